@@ -1,0 +1,37 @@
+"""From a trained model to a container that behaves the same everywhere.
+
+    inspect -> lock -> build -> check        (attest, push, deploy and watch follow)
+
+Each room is one function, offered here and loaded when first used; `intermodal.pack` is for notebooks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from intermodal.golden.pack import pack
+    from intermodal.rooms.build import build
+    from intermodal.rooms.check import check
+    from intermodal.rooms.inspect import inspect
+    from intermodal.rooms.lock import lock
+
+__all__ = ["__version__", "build", "check", "inspect", "lock", "pack"]
+
+_HOMES = {
+    "build": "intermodal.rooms.build",
+    "check": "intermodal.rooms.check",
+    "inspect": "intermodal.rooms.inspect",
+    "lock": "intermodal.rooms.lock",
+    "pack": "intermodal.golden.pack",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'intermodal' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""What runs containers on this machine: one file per engine behind `interface.py`."""

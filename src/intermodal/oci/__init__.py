@@ -1,0 +1,1 @@
+"""The nouns of the OCI image specification, and the local store."""

@@ -1,0 +1,56 @@
+"""Descriptors and media types: how one document points at other bytes.
+
+Spec: OCI image-spec 1.1, "OCI Content Descriptors"; "Media Types".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from intermodal.oci.digest import Digest
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What some stored bytes are, how many, and their digest."""
+
+    media_type: str
+    digest: Digest
+    size_bytes: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    platform: str | None = None  # "linux/amd64"; only inside an index
+
+    def as_json(self) -> dict[str, object]:
+        """The descriptor as the specification writes it."""
+        document: dict[str, object] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size_bytes,
+        }
+        if self.platform:
+            system, _, architecture = self.platform.partition("/")
+            document["platform"] = {"architecture": architecture, "os": system}
+        if self.annotations:
+            document["annotations"] = dict(sorted(self.annotations.items()))
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """A finished layer: its stored bytes, its plain tar, and what it is for."""
+
+    digest: Digest
+    diff_id: Digest
+    size_bytes: int  # as stored (compressed)
+    tar_bytes: int  # uncompressed
+    kind: str = ""  # base | debian | wheel | wheels | server | model | app
+    title: str = ""  # for people: "numpy 2.4.6", "17 small wheels"
+    reused: bool = False  # taken from the cache instead of written now
+    pruned_bytes: int = 0

@@ -1,0 +1,1 @@
+"""The project file: schema, defaults, loading, and `init`."""

@@ -1,0 +1,113 @@
+"""The lock as a value: a hash for every byte that will enter the image.
+
+`lockfile.py` reads and writes it as `pylock.intermodal.toml`; `build` takes it from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from intermodal.oci.digest import Digest
+from intermodal.rooms.inspect.card import FileRow
+
+LAYOUT_VERSION = 1  # changes whenever the same rows would give other layer bytes
+CODEC = "deflate-0.9.0/6"  # libdeflate as pinned in pyproject.toml, level 6
+
+
+@dataclass(frozen=True, slots=True)
+class WheelRow:
+    """One wheel: found again by (name, file name, sha256) in whatever indexes are configured."""
+
+    filename: str
+    size_bytes: int  # 0 when the index does not say
+    digest: Digest
+    url: str = ""  # http(s) or file, without credentials; "" in a lock written with --no-urls
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRow:
+    """One distribution of the model's or the server's environment; one wheel per platform that needs its own."""
+
+    name: str  # normalised (PEP 503)
+    version: str
+    wheels: tuple[WheelRow, ...]
+    dependencies: tuple[str, ...] = ()  # names, for SBOM and messages
+
+
+@dataclass(frozen=True, slots=True)
+class DebRow:
+    """One Debian package of the base or of `system`."""
+
+    name: str
+    version: str
+    architecture: str  # amd64 | arm64 | all
+    filename: str  # pool/… path in the archive
+    size_bytes: int
+    digest: Digest
+    url: str = ""  # full address it was found at
+    source: str = ""  # source package, when its name differs
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLock:
+    """Where the operating system and Python come from."""
+
+    reference: str  # as in the project: "deb:bookworm"
+    suite: str  # "bookworm"
+    python: str  # "3.11"
+    python_version: str  # "3.11.2", of the interpreter that compiles byte code
+    date: str  # Date of the newest InRelease used, RFC 2822 as signed
+    packages: tuple[DebRow, ...]  # every platform's, sorted by (architecture, name); "system" packages included
+    system: tuple[str, ...] = ()  # names asked for in [environment] system
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLock:
+    """The inference server: our code by tree hash, its packages by wheel."""
+
+    version: str
+    tree: Digest  # over the sorted (path, sha256) list of intermodal_server's sources
+    packages: tuple[PackageRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The choices that change layer bytes."""
+
+    prune: bool = True
+    keep: tuple[str, ...] = ()  # distributions exempt from pruning
+    bytecode: str = "all"  # all | none
+    compression: str = "gzip"
+    layout: int = LAYOUT_VERSION
+    codec: str = CODEC
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Everything `build` needs by hash, plus what `lock --check` compares.
+
+    `inputs` is the digest of what the user asked for (requirements, system, python, base, platforms, policy): when the
+    project's differs, the dependency rows have drifted.
+    """
+
+    name: str
+    version: str
+    python: str  # "3.11"
+    platforms: tuple[str, ...]
+    requirements: tuple[str, ...]  # as resolved: the project's plus those from evidence
+    packages: tuple[PackageRow, ...]
+    base: BaseLock
+    server: ServerLock
+    model: tuple[FileRow, ...]
+    app: tuple[FileRow, ...]
+    golden: FileRow | None
+    policy: Policy
+    inputs: Digest
+    exclude_newer: str = ""  # RFC 3339
+    environment_digest: Digest | None = None  # canonical digest of all rows but model, app and golden; set by lockfile
+
+    def wheel_for(self, package: PackageRow, platform: str) -> WheelRow:
+        """The wheel of `package` that a platform installs, best tag first (rows are stored in that order)."""
+        from intermodal.rooms.lock.platforms import best_wheel
+
+        return best_wheel(package, platform, self.python)

@@ -1,0 +1,205 @@
+"""What builder and server agree on: paths, variables and labels in the image, the signature, the settings file.
+
+Takes nothing; `intermodal` writes these values into an image, `intermodal_server` reads them back. Standard library
+only. Everything read from JSON is checked here, so both sides can trust what they hold.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Mapping, Optional, Tuple
+
+# --- where things lie in the image ---------------------------------------------------------------------------------
+VENV_DIR = "/opt/venv"  # the model's environment, venv-shaped
+SERVER_DIR = "/opt/intermodal"  # the front's environment, venv-shaped
+SERVER_CODE_DIR = "/opt/intermodal/intermodal_server"  # this package; run as a folder: `python -I -S DIR ROLE`
+MODEL_DIR = "/model"
+APP_DIR = "/app"
+METADATA_DIR = "/etc/intermodal"
+SETTINGS_PATH = "/etc/intermodal/model.json"
+GOLDEN_PATH = "/etc/intermodal/golden.json"
+USER_ID = 65532
+HTTP_PORT = 8080
+
+# --- environment variables that the server reads once, at start -----------------------------------------------------
+ENV_HOST = "INTERMODAL_HOST"  # address to listen on; default 0.0.0.0
+ENV_PORT = "INTERMODAL_PORT"  # TCP port; "0" listens on no TCP port (only with a socket)
+ENV_SOCKET = "INTERMODAL_SOCKET"  # path of a Unix socket to listen on, besides or instead of TCP
+ENV_START_CHECK = "INTERMODAL_START_CHECK"  # fail | warn | off
+ENV_WORKERS = "INTERMODAL_WORKERS"
+ENV_TIMEOUT_S = "INTERMODAL_TIMEOUT_S"
+ENV_DRAIN_S = "INTERMODAL_DRAIN_S"
+ENV_MAX_REQUEST_BYTES = "INTERMODAL_MAX_REQUEST_BYTES"
+ENV_ROOT = "INTERMODAL_ROOT"  # prefix before every path above; for the engine without isolation, and tests
+
+# --- labels of the image config -------------------------------------------------------------------------------------
+LABEL_PREFIX = "dev.intermodal."
+LABEL_SIGNATURE = "dev.intermodal.signature"
+LABEL_OPENAPI = "dev.intermodal.openapi"
+LABEL_LOCK_DIGEST = "dev.intermodal.lock.digest"
+LABEL_GOLDEN_DIGEST = "dev.intermodal.golden.digest"
+LABEL_GOLDEN_RECORDED_IN = "dev.intermodal.golden.recorded-in"
+LABEL_FORMAT = "dev.intermodal.format"
+LABEL_FRAMEWORK = "dev.intermodal.framework"
+
+# --- datatypes of the Open Inference Protocol: name -> bytes per element (0: length-prefixed) ------------------------
+DATATYPES: Mapping[str, int] = {
+    "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8,
+    "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
+    "FP16": 2, "FP32": 4, "FP64": 8, "BYTES": 0,
+}  # fmt: skip
+INTEGER_DATATYPES = frozenset(name for name in DATATYPES if "INT" in name)
+FLOAT_DATATYPES = frozenset(("FP16", "FP32", "FP64"))
+
+SETTINGS_FORMAT = 1
+
+
+class ContractError(ValueError):
+    """A document of this contract is missing a field or holds a value outside its range."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input or output; -1 in `shape` stands for any length, the first axis is the batch."""
+
+    name: str
+    datatype: str
+    shape: Tuple[int, ...]
+    assumed: bool = False  # the type is a guess: nothing in the artifact or a golden request says it
+
+    def __post_init__(self) -> None:
+        if self.datatype not in DATATYPES:
+            raise ContractError(f"tensor {self.name!r} has unknown datatype {self.datatype!r}")
+        if not self.name or any(not isinstance(n, int) or n < -1 for n in self.shape):
+            raise ContractError(f"tensor {self.name!r} has shape {list(self.shape)!r}; -1 or a length is expected")
+
+    def as_json(self) -> dict[str, Any]:
+        """The form of V2 model metadata, plus `assumed` where the type is a guess."""
+        document: dict[str, Any] = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        if self.assumed:
+            document["assumed"] = True
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TensorSpec:
+        """The tensor that `as_json` wrote.
+
+        Raises:
+            ContractError: a field is missing or of the wrong kind.
+        """
+        try:
+            return cls(
+                str(document["name"]),
+                str(document["datatype"]),
+                tuple(document["shape"]),
+                bool(document.get("assumed", False)),
+            )
+        except (KeyError, TypeError) as error:
+            raise ContractError(f"not a tensor description: {error}") from error
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a model. An empty tuple of outputs means: known only after the first answer."""
+
+    inputs: Tuple[TensorSpec, ...]
+    outputs: Tuple[TensorSpec, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"inputs": […], "outputs": […]}` as in V2 model metadata."""
+        return {"inputs": [t.as_json() for t in self.inputs], "outputs": [t.as_json() for t in self.outputs]}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Signature:
+        """The signature that `as_json` wrote.
+
+        Raises:
+            ContractError: a field is missing or of the wrong kind.
+        """
+        try:
+            return cls(
+                tuple(TensorSpec.from_json(t) for t in document["inputs"]),
+                tuple(TensorSpec.from_json(t) for t in document["outputs"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ContractError(f"not a signature: {error}") from error
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file below `MODEL_DIR`; the worker refuses to load when its bytes are others."""
+
+    path: str  # relative, forward slashes
+    size_bytes: int
+    sha256: str  # hex
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How the server runs; the `[serve]` table of the project file."""
+
+    workers: int = 1
+    max_batch_rows: int = 64
+    timeout_s: float = 30.0
+    max_request_bytes: int = 64 << 20
+    start_check: str = "fail"  # fail | warn | off
+    drain_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a number may be from its golden value; None means the default of its datatype."""
+
+    rtol: Optional[float] = None
+    atol: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """`/etc/intermodal/model.json`: everything the server knows about the model before it loads it.
+
+    `call` says how tensors reach the model: "array" (one input, a 2-D array), "columns" (one input per column of a
+    DataFrame), "named" (keyword arguments or the runtime's own names).
+    """
+
+    name: str
+    version: str
+    backend: str  # sklearn | onnx | predictor
+    loader: str  # joblib | pickle | cloudpickle | skops | onnx | predictor
+    artifact: str  # file or folder below MODEL_DIR, "" when a predictor needs none
+    signature: Signature
+    call: str = "array"
+    predictor: str = ""  # "module:Class"
+    trust: Tuple[str, ...] = ()
+    files: Tuple[ModelFile, ...] = ()
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    python: str = ""  # "3.11", of the image
+
+    def to_json(self) -> bytes:
+        """The file's bytes: sorted keys, no spaces, so that equal settings are equal bytes."""
+        document = asdict(self)
+        document["signature"] = self.signature.as_json()
+        document["format"] = SETTINGS_FORMAT
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ModelSettings:
+        """The settings that `to_json` wrote.
+
+        Raises:
+            ContractError: another format number, a missing field, a value of the wrong kind.
+        """
+        try:
+            document = dict(json.loads(data))
+            if document.pop("format", None) != SETTINGS_FORMAT:
+                raise ContractError("model.json has another format number than this server")
+            document["signature"] = Signature.from_json(document["signature"])
+            document["trust"] = tuple(document["trust"])
+            document["files"] = tuple(ModelFile(**f) for f in document["files"])
+            document["serve"] = ServeSettings(**document["serve"])
+            document["tolerance"] = Tolerance(**document["tolerance"])
+            return cls(**document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ContractError(f"not model settings: {error}") from error
