@@ -1,0 +1,202 @@
+"""The schema of `intermodal.toml`, one struct per table; every key of the contract exists from the first day.
+
+`load.py` reads files into these values, fills defaults and words the errors; nothing here does I/O. A key whose room
+is not built yet stands in `NOT_BUILT_YET` (it would change the image, so it is refused) or in `LATER` (accepted, with
+one notice).
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+PositiveInt = Annotated[int, Meta(ge=1)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every table: immutable, no unknown keys."""
+
+
+class Model(Table):
+    """`[model]` or one of `[[models]]`."""
+
+    name: DnsLabel | None = None  # default: the folder's or file's name, sanitised
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "latest"
+    artifact: str | None = None
+    predictor: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    app: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    include: tuple[str, ...] = ()
+    golden: str | None = None  # default: golden.json beside the project file, when it exists
+    trust: tuple[str, ...] = ()
+
+
+class Prune(Table):
+    """`prune = { keep = […] }`."""
+
+    keep: tuple[str, ...] = ()
+
+
+class Environment(Table):
+    """`[environment]`."""
+
+    python: Annotated[str, Meta(pattern=r"^3\.\d{1,2}$")] | None = None
+    requirements: tuple[str, ...] | str = ()
+    system: tuple[str, ...] = ()
+    base: str = "deb:bookworm"
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+    platforms: tuple[Literal["linux/amd64", "linux/arm64"], ...] = ()  # default: this host's architecture
+    prune: bool | Prune = True
+    bytecode: Literal["all", "none"] = "all"
+    compression: Literal["gzip", "zstd"] = "gzip"
+    exclude_newer: datetime.date | datetime.datetime | None = None
+
+
+class Serve(Table):
+    """`[serve]`."""
+
+    mode: Literal["auto", "inline", "thread", "workers"] = "auto"
+    workers: PositiveInt = 1
+    max_batch_rows: PositiveInt = 64
+    timeout_s: Annotated[float, Meta(gt=0)] = 30.0
+    max_request_bytes: PositiveInt = 64 << 20
+    start_check: Literal["fail", "warn", "off"] = "fail"
+    drain_s: Annotated[float, Meta(ge=0)] = 5.0
+    grpc: bool = False
+    api_keys: str | None = None
+
+
+class Check(Table):
+    """`[check]`: tolerances; None takes the default of the datatype."""
+
+    rtol: Annotated[float, Meta(ge=0)] | None = None
+    atol: Annotated[float, Meta(ge=0)] | None = None
+
+
+class Ignore(Table):
+    """One entry of `[scan] ignore`."""
+
+    id: str
+    until: datetime.date
+    reason: str
+
+
+class Scan(Table):
+    """`[scan]`."""
+
+    fail_on: Literal["low", "medium", "high", "critical"] = "high"
+    unknown_severity: Literal["fail", "ignore"] = "fail"
+    ignore: tuple[Ignore, ...] = ()
+
+
+class Push(Table):
+    """`[push]`."""
+
+    to: str | None = None
+
+
+class Sign(Table):
+    """`[sign]`."""
+
+    key: str | None = None
+    encrypt: str | None = None
+
+
+class Step(Table):
+    """One step of `[deploy] steps`."""
+
+    weight: Percent | None = None
+    min_requests: int | None = None
+    max_time: str | None = None
+    pause: bool = False
+
+
+class Analysis(Table):
+    """`[deploy.analysis]`."""
+
+    errors_ratio: float = 1.5
+    slow_ratio: float = 1.5
+    class_ratio: float = 1.5
+    class_shift: Literal["hold", "rollback"] = "hold"
+    max_error_rate: float | None = None
+    max_p99_s: float | None = None
+
+
+class Resources(Table):
+    """`[deploy.resources]`."""
+
+    cpu: str | None = None
+    memory: str | None = None
+    gpu: int = 0
+
+
+class Autoscale(Table):
+    """`[deploy.autoscale]`."""
+
+    min: PositiveInt = 1
+    max: PositiveInt = 1
+
+
+class Deploy(Table):
+    """`[deploy]`."""
+
+    target: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+    gateway: str | None = None
+    host: str | None = None
+    path: str = "/"
+    port: int = 8080
+    strategy: Literal["auto", "canary", "blue-green", "shadow", "rolling"] = "auto"
+    replicas: PositiveInt = 1
+    steps: tuple[Step, ...] = ()
+    bake: str = "30m"
+    analysis: Analysis = Analysis()
+    resources: Resources = Resources()
+    autoscale: Autoscale | None = None
+
+
+class Secret(Table):
+    """One entry of `[secrets]`: a reference, never a value."""
+
+    from_: Annotated[str, Meta(pattern=r"^(file|env|kubernetes):.+$")] = msgspec.field(name="from")
+
+
+class PipelineStep(Table):
+    """One of `[[pipeline.steps]]`."""
+
+    name: str
+    model: str | None = None
+    function: str | None = None
+    inputs: dict[str, str] = {}
+    timeout_s: float | None = None
+    retries: int = 0
+
+
+class Pipeline(Table):
+    """`[pipeline]`."""
+
+    steps: tuple[PipelineStep, ...] = ()
+
+
+class ProjectFile(Table):
+    """A whole `intermodal.toml`, or `[tool.intermodal]` of a `pyproject.toml`."""
+
+    model: Model | None = None
+    models: tuple[Model, ...] = ()
+    environment: Environment = Environment()
+    serve: Serve = Serve()
+    check: Check = Check()
+    scan: Scan = Scan()
+    push: Push = Push()
+    sign: Sign = Sign()
+    deploy: Deploy = Deploy()
+    secrets: dict[str, Secret] = {}
+    pipeline: Pipeline | None = None
+
+
+Document = dict[str, Any]

@@ -1,0 +1,48 @@
+"""The project as rooms see it: paths resolved, defaults filled, one model.
+
+`load.load(path, host)` makes it from a folder, an `intermodal.toml`, a `pyproject.toml` or a bare model file or folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from intermodal.project.schema import Check, Environment, Model, ProjectFile, Serve
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the user wants shipped.
+
+    `root` is the folder that relative paths start from; `file` is the project file, None for a bare artifact;
+    `lock_path` is where its lock lives (beside the project file, or in the local store for a bare artifact).
+    """
+
+    root: Path
+    file: Path | None
+    name: str  # DNS label
+    version: str  # the tag: images are called name:version
+    artifact: Path | None  # absolute; None for a predictor without files
+    golden: Path | None  # absolute; None when there are no golden cases
+    lock_path: Path
+    requirements: tuple[str, ...]  # PEP 508 lines, files already read
+    platforms: tuple[str, ...]
+    model: Model
+    settings: ProjectFile
+    notices: tuple[str, ...] = ()  # keys of rooms that are not built yet, and the like
+
+    @property
+    def environment(self) -> Environment:
+        """`[environment]`."""
+        return self.settings.environment
+
+    @property
+    def serve(self) -> Serve:
+        """`[serve]`."""
+        return self.settings.serve
+
+    @property
+    def check(self) -> Check:
+        """`[check]`."""
+        return self.settings.check
