@@ -1,0 +1,287 @@
+"""The table of contents: every command as the rooms it walks through, in order.
+
+    inspect -> lock -> build -> check        (attest, push, deploy and watch follow in later releases)
+
+Takes paths and names as the user gave them, hands back values; prints nothing and does no I/O of its own.
+Rooms are imported where they are entered, because a command should pay only for the rooms it walks through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from intermodal.errors import CheckFailedError, DriftError, UnsafeModelError
+from intermodal.events import SILENT, Events
+from intermodal.host import Host
+from intermodal.oci.digest import Digest
+from intermodal.oci.image import Image
+from intermodal.oci.layout import Store
+
+if TYPE_CHECKING:
+    from intermodal.project.value import Project
+    from intermodal.rooms.check import CheckReport
+    from intermodal.rooms.inspect.card import ModelCard
+    from intermodal.rooms.lock.rows import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class LockOutcome:
+    """A lock on disk, and what was done to it: "kept", "made" or "refreshed: …"."""
+
+    lock: Lock
+    path: Path
+    state: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One room of a `ship`, as the table shows it."""
+
+    room: str
+    did: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShipReport:
+    """What `ship` did, what came out, and what to try next."""
+
+    steps: tuple[Step, ...]
+    image: Image
+    report: CheckReport
+    next: str
+    nothing_to_do: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        """Steps, image and check report as one document."""
+        return {
+            "steps": [{"room": s.room, "did": s.did, "seconds": round(s.seconds, 3)} for s in self.steps],
+            "image": self.image.as_json(),
+            "check": self.report.as_json(),
+            "next": self.next,
+            "nothing_to_do": self.nothing_to_do,
+        }
+
+
+def open_store(host: Host) -> Store:
+    """The local store, created when it is not there yet."""
+    store = Store(host.data_dir / "store")
+    store.open_or_create()
+    return store
+
+
+def load(path: Path, *, host: Host, events: Events = SILENT) -> Project:
+    """The project at `path`: a folder, a project file, or a bare model."""
+    from intermodal.project.load import load as load_project
+
+    project = load_project(path, host)
+    for notice in project.notices:
+        events.notice(notice)
+    return project
+
+
+def inspect(path: Path, *, host: Host, events: Events = SILENT) -> ModelCard:
+    """The model card of what lies at `path`; an unsafe model gives a card too, with `safe` false."""
+    return _card(load(path, host=host, events=events), host, events)
+
+
+def lock(
+    path: Path,
+    *,
+    host: Host,
+    events: Events = SILENT,
+    check: bool = False,
+    upgrade: Collection[str] | None = None,
+    no_urls: bool = False,
+) -> LockOutcome:
+    """Write the project's lock, or with `check` only compare it.
+
+    Raises:
+        DriftError: `check` was asked and the lock no longer describes the project.
+        UnsafeModelError: the model would run code outside the allow-list.
+    """
+    from intermodal.rooms.lock import lock as make_lock
+    from intermodal.rooms.lock.drift import drift
+    from intermodal.rooms.lock.lockfile import lock_digest, read_lock, write_lock
+
+    project = load(path, host=host, events=events)
+    card = _safe(_card(project, host, events))
+    if check:
+        found = read_lock(project.lock_path)
+        if differences := drift(found, card, project, host=host):
+            raise DriftError(
+                f"{project.lock_path.name} no longer describes the project",
+                found=differences,
+                next=f"intermodal lock {path} writes it anew; commit the result",
+            )
+        return LockOutcome(found, project.lock_path, "kept", lock_digest(found))
+    made = make_lock(card, project, host=host, events=events, upgrade=upgrade, no_urls=no_urls)
+    write_lock(made, project.lock_path)
+    return LockOutcome(made, project.lock_path, "made", lock_digest(made))
+
+
+def build(
+    path: Path, *, host: Host, events: Events = SILENT, tag: str | None = None, output: str | None = None
+) -> Image:
+    """The image of the project at `path`, in the local store; an unchanged project costs a few stats.
+
+    Args:
+        path: project folder, project file, or bare model.
+        host: this machine.
+        events: where progress goes.
+        tag: NAME:TAG to give the image; default: the project's name and version.
+        output: "oci:DIR[:tag]": also write the image there as an OCI layout.
+    """
+    from intermodal import warm
+
+    store = open_store(host)
+    image = warm.recall(path, tag, store, host)
+    if image is None:
+        image = _build_cold(path, tag, store, host, events)
+    if output is not None:
+        from intermodal.oci.export import export
+
+        export(store, image.descriptor, output, name=image.name)
+    return image
+
+
+def check(reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox") -> CheckReport:
+    """The report on the golden predictions of an image, or of the project at an existing path (built when needed)."""
+    from intermodal.engine import get_engine
+    from intermodal.rooms.check import check as check_image
+
+    store = open_store(host)
+    digest = _manifest(reference, store, host, events)
+    return check_image(digest, store=store, engine=get_engine(engine, store, host), host=host, events=events)
+
+
+def run(reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080) -> int:
+    """Serve an image, or the project at an existing path, on loopback until interrupted; its exit status."""
+    from intermodal.engine import get_engine
+    from intermodal.engine.run import serve
+
+    store = open_store(host)
+    digest = _manifest(reference, store, host, events)
+    return serve(digest, store=store, engine=get_engine(engine, store, host), port=port, host=host, events=events)
+
+
+def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sandbox") -> ShipReport:
+    """Walk the whole corridor as far as it is configured; a second walk does only what changed.
+
+    Raises:
+        UnsafeModelError: the model would run code outside the allow-list.
+        CheckFailedError: the image was built, but does not give its golden predictions.
+    """
+    from intermodal import warm
+    from intermodal.engine import get_engine
+    from intermodal.rooms.check import check as check_image
+    from intermodal.rooms.check import find_report
+
+    store = open_store(host)
+    steps: list[Step] = []
+    clock = time.monotonic()
+    image = warm.recall(path, None, store, host)
+    if image is None:
+        image = _build_cold(path, None, store, host, events, steps)
+    else:
+        steps.append(Step("build", "nothing to do", time.monotonic() - clock))
+    runner = get_engine(engine, store, host)
+    clock = time.monotonic()
+    report = find_report(image.manifests[0].digest, store=store, engine=runner)
+    known = report is not None
+    if report is None:
+        report = check_image(image.manifests[0].digest, store=store, engine=runner, host=host, events=events)
+    did = "nothing to do: this image has passed" if known else report.summary()
+    steps.append(Step("check", did, time.monotonic() - clock))
+    if not report.passed:
+        raise CheckFailedError(
+            f"{image.name} does not give its golden predictions",
+            found=report.explain(),
+            next=(
+                "the model was retrained on purpose? record its golden cases again: intermodal record PATH --inputs FILE",
+                f"look closer: intermodal run {image.name}",
+            ),
+        )
+    return ShipReport(
+        steps=tuple(steps),
+        image=image,
+        report=report,
+        next=f"intermodal run {image.name}",
+        nothing_to_do=known and image.unchanged,
+    )
+
+
+def _build_cold(
+    path: Path, tag: str | None, store: Store, host: Host, events: Events, steps: list[Step] | None = None
+) -> Image:
+    """Walk inspect, lock and build, and remember what decided the result."""
+    from intermodal import warm
+    from intermodal.rooms.build import build as build_image
+    from intermodal.rooms.lock.app import watched
+    from intermodal.rooms.lock.obtain import obtain
+
+    steps = [] if steps is None else steps
+    clock = time.monotonic()
+
+    def done(room: str, did: str) -> None:
+        nonlocal clock
+        now = time.monotonic()
+        steps.append(Step(room, did, now - clock))
+        clock = now
+
+    watch = warm.Watch()
+    watch.look([path, path / "intermodal.toml", path / "pyproject.toml"])
+    project = load(path, host=host, events=events)
+    if tag is not None:
+        project = _retag(project, tag)
+    card = _safe(_card(project, host, events))
+    watch.look(watched(project, card))
+    done("inspect", f"{card.format}, {card.framework or 'plain Python'}")
+    found, state = obtain(card, project, host=host, events=events)
+    done("lock", f"{state}, {len(found.packages)} packages")
+    image = build_image(found, card, project, store=store, host=host, events=events)
+    fresh = sum(not layer.reused for layer in image.layers)
+    done("build", f"{len(image.layers)} layers, {fresh} new")
+    watch.look([project.lock_path])
+    warm.remember(path, tag, image, watch, host)
+    return image
+
+
+def _card(project: Project, host: Host, events: Events) -> ModelCard:
+    from intermodal.rooms.inspect import inspect as inspect_model
+
+    return inspect_model(project, host=host, events=events)
+
+
+def _safe(card: ModelCard) -> ModelCard:
+    """The card, unless opening the model would run code nobody agreed to."""
+    if card.safe:
+        return card
+    serious = [f for f in card.findings if f.severity in ("high", "critical")]
+    raise UnsafeModelError(
+        f"{card.path.name} would run code that is not on the allow-list",
+        found=[f"{f.message}{f' ({f.where})' if f.where else ''}" for f in serious],
+        next=(
+            f"intermodal inspect {card.path.name} shows all of it",
+            'if you wrote that code yourself, name it: trust = ["module.Name"] under [model]',
+        ),
+    )
+
+
+def _retag(project: Project, tag: str) -> Project:
+    from intermodal.oci.reference import parse_name
+
+    name, version = parse_name(tag)
+    return replace(project, name=name, version=version or project.version)
+
+
+def _manifest(reference: str, store: Store, host: Host, events: Events) -> Digest:
+    """The manifest for this host of an image name, a digest, or a project path; an existing path wins."""
+    if Path(reference).exists():
+        return build(Path(reference), host=host, events=events).manifests[0].digest
+    return store.manifest_for(store.resolve(reference), host.platform)

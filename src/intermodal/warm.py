@@ -1,0 +1,123 @@
+"""What the last build of a project looked at and gave, so that an unchanged project costs no more than a few stats.
+
+Takes the project's path and tag; hands back the `Image` of last time when
+
+1. every file that decided it is still the same file (path, inode, size, mtime, ctime), and every file that was
+   looked for and absent still is;
+2. this is the same version of the tool, with the same sources;
+3. the store still has the manifest, and the tag still names it.
+
+It is a memory, not an authority: whatever it says, push and sign hash everything again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from intermodal import __version__
+from intermodal.errors import IntermodalError
+from intermodal.host import Host
+from intermodal.host.files import identities, read_json, unchanged, write_atomically
+from intermodal.oci.descriptor import Descriptor, LayerInfo
+from intermodal.oci.digest import Digest
+from intermodal.oci.image import Image
+from intermodal.oci.layout import Store
+
+FORMAT = 1
+PACKAGE = Path(__file__).parent
+
+
+def _own_sources() -> list[Path]:
+    # An edited checkout has an unchanged version number: the sources themselves are part of who the tool is.
+    folders = (PACKAGE, PACKAGE.with_name("intermodal_server"))
+    return [path for folder in folders for path in folder.rglob("*.py")]
+
+
+def _memory(host: Host, path: Path, tag: str | None) -> Path:
+    name = hashlib.sha256(f"{path.absolute()}\0{tag or ''}".encode()).hexdigest()[:32]
+    return host.cache_dir / "warm" / f"{name}.json"
+
+
+class Watch:
+    """The files that decide a result, each as it was when first looked at.
+
+    Look before reading: a file that changes while it is being used then differs from what was remembered.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[int] | None] = {}
+
+    def look(self, paths: Iterable[Path]) -> None:
+        """Note who each path is now, unless it was noted before; absent files count too."""
+        for path, who in identities(paths).items():
+            self.seen.setdefault(path, who)
+
+
+def remember(path: Path, tag: str | None, image: Image, watch: Watch, host: Host) -> None:
+    """Keep what was looked at and what came out."""
+    watch.look(_own_sources())
+    document = {
+        "format": FORMAT,
+        "tool": __version__,
+        "inputs": watch.seen,
+        "image": _image_json(image),
+    }
+    write_atomically(_memory(host, path, tag), json.dumps(document).encode())
+
+
+def recall(path: Path, tag: str | None, store: Store, host: Host) -> Image | None:
+    """The image of last time if nothing at all has changed, else None."""
+    document = read_json(_memory(host, path, tag))
+    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("tool") != __version__:
+        return None
+    try:
+        if not unchanged(document["inputs"]):
+            return None
+        image = _image_from_json(document["image"])
+        if store.resolve(image.name).digest != image.digest or not all(store.has(m.digest) for m in image.manifests):
+            return None
+    except (KeyError, TypeError, IntermodalError):
+        return None
+    return replace(image, unchanged=True)
+
+
+def _descriptor_json(descriptor: Descriptor) -> list[Any]:
+    return [descriptor.media_type, str(descriptor.digest), descriptor.size_bytes, descriptor.platform]
+
+
+def _descriptor(fields: list[Any]) -> Descriptor:
+    return Descriptor(fields[0], Digest.parse(fields[1]), fields[2], {}, fields[3])
+
+
+def _image_json(image: Image) -> dict[str, Any]:
+    return {
+        "name": image.name,
+        "descriptor": _descriptor_json(image.descriptor),
+        "manifests": [_descriptor_json(m) for m in image.manifests],
+        "layers": [
+            [str(la.digest), str(la.diff_id), la.size_bytes, la.tar_bytes, la.kind, la.title, True, la.pruned_bytes]
+            for la in image.layers
+        ],
+        "lock_digest": str(image.lock_digest),
+        "platforms": list(image.platforms),
+        "pruned_bytes": image.pruned_bytes,
+    }
+
+
+def _image_from_json(document: dict[str, Any]) -> Image:
+    return Image(
+        name=document["name"],
+        descriptor=_descriptor(document["descriptor"]),
+        manifests=tuple(_descriptor(m) for m in document["manifests"]),
+        layers=tuple(
+            LayerInfo(Digest.parse(fields[0]), Digest.parse(fields[1]), *fields[2:]) for fields in document["layers"]
+        ),
+        lock_digest=Digest.parse(document["lock_digest"]),
+        platforms=tuple(document["platforms"]),
+        pruned_bytes=document["pruned_bytes"],
+    )
