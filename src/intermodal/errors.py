@@ -62,9 +62,7 @@ class IntermodalError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(
-            [self.message]
-            + [f"  found   {line}" for line in self.found]
-            + [f"  next    {line}" for line in self.next]
+            [self.message] + [f"  found   {line}" for line in self.found] + [f"  next    {line}" for line in self.next]
         )
 
     def as_json(self) -> dict[str, object]:

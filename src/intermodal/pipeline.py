@@ -203,7 +203,7 @@ def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sand
             f"{image.name} does not give its golden predictions",
             found=report.explain(),
             next=(
-                "the model was retrained on purpose? record its golden cases again: intermodal record PATH --inputs FILE",
+                "retrained on purpose? record its golden cases again: intermodal record PATH --inputs FILE",
                 f"look closer: intermodal run {image.name}",
             ),
         )

@@ -45,7 +45,9 @@ class Digest:
         """
         algorithm, _, digits = text.partition(":")
         if algorithm != "sha256":
-            raise InputError(f"cannot use digest {text[:80]!r}", found=f"algorithm {algorithm[:20]!r}, only sha256 is accepted")
+            raise InputError(
+                f"cannot use digest {text[:80]!r}", found=f"algorithm {algorithm[:20]!r}, only sha256 is accepted"
+            )
         return cls(digits)
 
     @classmethod

@@ -1,8 +1,7 @@
 """The schema of `intermodal.toml`, one struct per table; every key of the contract exists from the first day.
 
-`load.py` reads files into these values, fills defaults and words the errors; nothing here does I/O. A key whose room
-is not built yet stands in `NOT_BUILT_YET` (it would change the image, so it is refused) or in `LATER` (accepted, with
-one notice).
+`load.py` reads files into these values and fills defaults, `faults.py` words the errors; nothing here does I/O. Keys
+whose room is not built yet are named in `not_built.py`: refused when they would change the image, else one notice.
 """
 
 from __future__ import annotations
@@ -13,7 +12,35 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+_CLASS = 'module:Class, such as "predictor:Digits"'
+DnsLabel = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="a DNS label: a-z, 0-9 and hyphens inside, at most 63",
+    ),
+]
+Tag = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
+        description='a tag such as "1.0.0": letters, digits, . _ -, at most 128',
+    ),
+]
+ClassPath = Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description=_CLASS)]
+PythonVersion = Annotated[
+    str, Meta(pattern=r"^3\.\d{1,2}$", description='a version such as "3.11", as a string')
+]
+# datetime.date or an aware datetime.datetime; msgspec has no union of the two, so `faults.py` checks it
+Moment = Annotated[
+    Any,
+    Meta(
+        description="a date without quotes such as 2026-11-01, or a time with its zone: 2026-11-01T12:00:00Z"
+    ),
+]
+SecretReference = Annotated[
+    str, Meta(pattern=r"^(file|env|kubernetes):.+$", description="file:PATH, env:NAME or kubernetes:NAME/KEY")
+]
 PositiveInt = Annotated[int, Meta(ge=1)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
@@ -26,10 +53,10 @@ class Model(Table):
     """`[model]` or one of `[[models]]`."""
 
     name: DnsLabel | None = None  # default: the folder's or file's name, sanitised
-    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "latest"
+    version: Tag = "latest"
     artifact: str | None = None
-    predictor: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
-    app: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    predictor: ClassPath | None = None
+    app: ClassPath | None = None
     include: tuple[str, ...] = ()
     golden: str | None = None  # default: golden.json beside the project file, when it exists
     trust: tuple[str, ...] = ()
@@ -44,7 +71,7 @@ class Prune(Table):
 class Environment(Table):
     """`[environment]`."""
 
-    python: Annotated[str, Meta(pattern=r"^3\.\d{1,2}$")] | None = None
+    python: PythonVersion | None = None
     requirements: tuple[str, ...] | str = ()
     system: tuple[str, ...] = ()
     base: str = "deb:bookworm"
@@ -53,7 +80,7 @@ class Environment(Table):
     prune: bool | Prune = True
     bytecode: Literal["all", "none"] = "all"
     compression: Literal["gzip", "zstd"] = "gzip"
-    exclude_newer: datetime.date | datetime.datetime | None = None
+    exclude_newer: Moment = None
 
 
 class Serve(Table):
@@ -163,7 +190,7 @@ class Deploy(Table):
 class Secret(Table):
     """One entry of `[secrets]`: a reference, never a value."""
 
-    from_: Annotated[str, Meta(pattern=r"^(file|env|kubernetes):.+$")] = msgspec.field(name="from")
+    from_: SecretReference = msgspec.field(name="from")
 
 
 class PipelineStep(Table):
