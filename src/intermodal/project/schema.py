@@ -28,15 +28,11 @@ Tag = Annotated[
     ),
 ]
 ClassPath = Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description=_CLASS)]
-PythonVersion = Annotated[
-    str, Meta(pattern=r"^3\.\d{1,2}$", description='a version such as "3.11", as a string')
-]
+PythonVersion = Annotated[str, Meta(pattern=r"^3\.\d{1,2}$", description='a version such as "3.11", as a string')]
 # datetime.date or an aware datetime.datetime; msgspec has no union of the two, so `faults.py` checks it
 Moment = Annotated[
     Any,
-    Meta(
-        description="a date without quotes such as 2026-11-01, or a time with its zone: 2026-11-01T12:00:00Z"
-    ),
+    Meta(description="a date without quotes such as 2026-11-01, or a time with its zone: 2026-11-01T12:00:00Z"),
 ]
 SecretReference = Annotated[
     str, Meta(pattern=r"^(file|env|kubernetes):.+$", description="file:PATH, env:NAME or kubernetes:NAME/KEY")
@@ -49,7 +45,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The base of every table: immutable, no unknown keys."""
 
 
-class Model(Table):
+class Model(Table, frozen=True):
     """`[model]` or one of `[[models]]`."""
 
     name: DnsLabel | None = None  # default: the folder's or file's name, sanitised
@@ -62,13 +58,13 @@ class Model(Table):
     trust: tuple[str, ...] = ()
 
 
-class Prune(Table):
+class Prune(Table, frozen=True):
     """`prune = { keep = […] }`."""
 
     keep: tuple[str, ...] = ()
 
 
-class Environment(Table):
+class Environment(Table, frozen=True):
     """`[environment]`."""
 
     python: PythonVersion | None = None
@@ -83,7 +79,7 @@ class Environment(Table):
     exclude_newer: Moment = None
 
 
-class Serve(Table):
+class Serve(Table, frozen=True):
     """`[serve]`."""
 
     mode: Literal["auto", "inline", "thread", "workers"] = "auto"
@@ -97,14 +93,14 @@ class Serve(Table):
     api_keys: str | None = None
 
 
-class Check(Table):
+class Check(Table, frozen=True):
     """`[check]`: tolerances; None takes the default of the datatype."""
 
     rtol: Annotated[float, Meta(ge=0)] | None = None
     atol: Annotated[float, Meta(ge=0)] | None = None
 
 
-class Ignore(Table):
+class Ignore(Table, frozen=True):
     """One entry of `[scan] ignore`."""
 
     id: str
@@ -112,7 +108,7 @@ class Ignore(Table):
     reason: str
 
 
-class Scan(Table):
+class Scan(Table, frozen=True):
     """`[scan]`."""
 
     fail_on: Literal["low", "medium", "high", "critical"] = "high"
@@ -120,20 +116,20 @@ class Scan(Table):
     ignore: tuple[Ignore, ...] = ()
 
 
-class Push(Table):
+class Push(Table, frozen=True):
     """`[push]`."""
 
     to: str | None = None
 
 
-class Sign(Table):
+class Sign(Table, frozen=True):
     """`[sign]`."""
 
     key: str | None = None
     encrypt: str | None = None
 
 
-class Step(Table):
+class Step(Table, frozen=True):
     """One step of `[deploy] steps`."""
 
     weight: Percent | None = None
@@ -142,7 +138,7 @@ class Step(Table):
     pause: bool = False
 
 
-class Analysis(Table):
+class Analysis(Table, frozen=True):
     """`[deploy.analysis]`."""
 
     errors_ratio: float = 1.5
@@ -153,7 +149,7 @@ class Analysis(Table):
     max_p99_s: float | None = None
 
 
-class Resources(Table):
+class Resources(Table, frozen=True):
     """`[deploy.resources]`."""
 
     cpu: str | None = None
@@ -161,14 +157,14 @@ class Resources(Table):
     gpu: int = 0
 
 
-class Autoscale(Table):
+class Autoscale(Table, frozen=True):
     """`[deploy.autoscale]`."""
 
     min: PositiveInt = 1
     max: PositiveInt = 1
 
 
-class Deploy(Table):
+class Deploy(Table, frozen=True):
     """`[deploy]`."""
 
     target: str | None = None
@@ -187,13 +183,13 @@ class Deploy(Table):
     autoscale: Autoscale | None = None
 
 
-class Secret(Table):
+class Secret(Table, frozen=True):
     """One entry of `[secrets]`: a reference, never a value."""
 
     from_: SecretReference = msgspec.field(name="from")
 
 
-class PipelineStep(Table):
+class PipelineStep(Table, frozen=True):
     """One of `[[pipeline.steps]]`."""
 
     name: str
@@ -204,13 +200,13 @@ class PipelineStep(Table):
     retries: int = 0
 
 
-class Pipeline(Table):
+class Pipeline(Table, frozen=True):
     """`[pipeline]`."""
 
     steps: tuple[PipelineStep, ...] = ()
 
 
-class ProjectFile(Table):
+class ProjectFile(Table, frozen=True):
     """A whole `intermodal.toml`, or `[tool.intermodal]` of a `pyproject.toml`."""
 
     model: Model | None = None

@@ -31,6 +31,7 @@ class Project:
     model: Model
     settings: ProjectFile
     notices: tuple[str, ...] = ()  # keys of rooms that are not built yet, and the like
+    files: tuple[Path, ...] = ()  # every file that was read to make this value: the project file, requirement files
 
     @property
     def environment(self) -> Environment:

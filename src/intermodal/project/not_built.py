@@ -1,0 +1,72 @@
+"""Keys of the schema whose rooms do not exist yet: which are refused, and which are only mentioned.
+
+Rules:
+1. A key that would change the image or how it serves is refused, because an image without it would be another image
+   than the one asked for.
+2. A key of a later room (scan, push, sign, deploy, secrets) changes nothing yet: one notice names them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from intermodal.errors import NotBuiltYetError
+from intermodal.project.schema import ProjectFile
+
+LATER_TABLES = ("scan", "push", "sign", "deploy", "secrets")
+
+
+def refuse(settings: ProjectFile, file_name: str, host_platform: str) -> None:
+    """Return when nothing in `settings` needs a room that does not exist yet.
+
+    Raises:
+        NotBuiltYetError: one or several keys would change the image; all are named.
+    """
+    missing = list(_changes_the_image(settings, host_platform))
+    if missing:
+        keys = ", ".join(key for key, _ in missing)
+        raise NotBuiltYetError(
+            f"not built yet: {keys}",
+            found=[f"{file_name}: {key}" for key, _ in missing],
+            next=[hint for _, hint in missing],
+        )
+
+
+def _changes_the_image(settings: ProjectFile, host_platform: str) -> Iterator[tuple[str, str]]:
+    environment, serve = settings.environment, settings.serve
+    if settings.models:
+        yield "[[models]]", "ship one [model] an image"
+    if settings.pipeline is not None:
+        yield "[pipeline]", "ship each step as its own [model]"
+    if settings.model is not None and settings.model.app is not None:
+        yield "[model] app", 'take predictor = "module:Class" instead'
+    if not environment.base.startswith("deb:"):
+        yield (
+            f'[environment] base = "{environment.base}"',
+            'take base = "deb:bookworm" (Python 3.11) or "deb:trixie" (3.13)',
+        )
+    if environment.platforms not in ((), (host_platform,)):
+        yield (
+            f"[environment] platforms = {list(environment.platforms)}",
+            f'take platforms = ["{host_platform}"], this host\'s',
+        )
+    if environment.accelerator != "cpu":
+        yield f'[environment] accelerator = "{environment.accelerator}"', 'take accelerator = "cpu"'
+    if environment.compression != "gzip":
+        yield f'[environment] compression = "{environment.compression}"', 'take compression = "gzip"'
+    if serve.grpc:
+        yield "[serve] grpc = true", "take grpc = false and call it over HTTP"
+    if serve.mode not in ("auto", "workers"):
+        yield f'[serve] mode = "{serve.mode}"', 'take mode = "auto" or "workers"'
+
+
+def later(settings: ProjectFile) -> tuple[str, ...]:
+    """Notices about keys that are accepted and have no effect yet; empty or one, more only where safety is at stake."""
+    default = ProjectFile()
+    names = [f"[{name}]" for name in LATER_TABLES if getattr(settings, name) != getattr(default, name)]
+    notices = [f"not built yet, without effect: {', '.join(names)}"] if names else []
+    if settings.serve.api_keys is not None:
+        notices.append("not built yet: [serve] api_keys; the server answers without a key")
+    if settings.sign.encrypt is not None:
+        notices.append("not built yet: [sign] encrypt; the model files enter the image unencrypted")
+    return tuple(notices)
