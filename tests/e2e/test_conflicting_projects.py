@@ -1,4 +1,4 @@
-"""Acceptance 3: two models whose libraries exclude each other answer side by side, each as it did where it was trained."""
+"""Acceptance 3: two models whose libraries exclude each other answer side by side, each as where it was trained."""
 
 from __future__ import annotations
 

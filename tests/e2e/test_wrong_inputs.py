@@ -22,7 +22,7 @@ DIGITS = CHECKOUT / "examples" / "digits"
 
 
 def assert_told(result: Result, code: int, *words: str) -> None:
-    """The form of every error: `error:` first, evidence, a way on; the words expected; no traceback; nothing on stdout."""
+    """Every error has its form: `error:`, evidence, a way on; no traceback, nothing on stdout."""
     assert result.code == code, f"exit {result.code}\n{result.out}\n{result.err}"
     assert result.out == ""
     error = result.err[result.err.index("error: ") :]
