@@ -12,7 +12,7 @@ import sys
 
 def main(arguments: list[str]) -> int:
     """Run pytest on two processes; extra arguments go to pytest and replace the default choice of tests."""
-    command = [sys.executable, "-m", "pytest", "--dist", "worksteal", "-n", str(min(4, os.cpu_count() or 1))]
+    command = [sys.executable, "-m", "pytest", "--dist", "loadgroup", "-n", str(min(4, os.cpu_count() or 1))]
     return subprocess.run([*command, *arguments], check=False).returncode
 
 
