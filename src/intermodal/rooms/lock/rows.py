@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from intermodal.oci.digest import Digest
 from intermodal.rooms.inspect.card import FileRow
@@ -46,6 +47,7 @@ class DebRow:
     digest: Digest
     url: str = ""  # full address it was found at
     source: str = ""  # source package, when its name differs
+    layer: Literal["base", "system"] = "base"  # base: the closure of the base's own roots, the same in every image
 
 
 @dataclass(frozen=True, slots=True)
