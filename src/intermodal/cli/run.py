@@ -1,0 +1,32 @@
+"""`intermodal run IMAGE`: serve on this host."""
+
+from __future__ import annotations
+
+import click
+
+from intermodal.cli.output import Output
+from intermodal.cli.session import Session
+from intermodal.cli.session import command as make
+
+
+@make(
+    "run",
+    example=[
+        "intermodal run digits:1.0.0 --port 8080",
+        "curl localhost:8080/v2/models/digits",
+    ],
+)
+@click.argument("image")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port on loopback.")
+@click.option("--engine", type=click.Choice(["sandbox"]), default="sandbox", help="What runs the container.")
+def command(session: Session, image: str, port: int, engine: str) -> Output:
+    """Serve an image or project on this host, in the foreground.
+
+    Listens on 127.0.0.1 until Ctrl-C, then finishes what runs and exits.
+
+    IMAGE is NAME[:TAG], a digest, or a project's path (built when needed; an existing path wins over a name).
+    """
+    from intermodal import pipeline
+
+    status = pipeline.run(image, host=session.host, events=session.events, engine=engine, port=port)
+    return session.output({"exit_code": status}, "", status)

@@ -1,0 +1,58 @@
+"""What every command has: the host, where progress goes, and the options that all commands share.
+
+`command` turns a function `(session, …) -> Output` into a click command with `--json`, `--quiet` and `--debug`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+from intermodal import host as hosts
+from intermodal.cli.output import Output
+from intermodal.cli.progress import Terminal
+from intermodal.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One call of one command."""
+
+    host: Host
+    events: Terminal
+
+    def output(self, document: Mapping[str, object], text: str, exit_code: int = 0) -> Output:
+        """The result, together with what was noticed on the way."""
+        return Output(document, text, exit_code, tuple(self.events.told))
+
+
+def command(name: str, *, example: Sequence[str]) -> Callable[[Callable[..., Output]], click.Command]:
+    """A decorator: the function as the command `name`; its docstring and `example` are the help page."""
+    lines = "\n".join(f"  {line}" for line in example)
+
+    def decorate(function: Callable[..., Output]) -> click.Command:
+        def call(*, as_json: bool, quiet: bool, **options: object) -> Output:
+            options.pop("debug")  # read by `app.main`, which must honour it before anything is parsed
+            host = hosts.read()
+            events = Terminal(host.environment, quiet=quiet or as_json)
+            try:
+                return function(Session(host, events), **options)
+            finally:
+                events.close()
+
+        call.__doc__ = function.__doc__
+        made = click.command(name, epilog=f"\b\nExample:\n{lines}")(call)
+        made.params = [*reversed(getattr(function, "__click_params__", [])), *_shared()]
+        return made
+
+    return decorate
+
+
+def _shared() -> list[click.Parameter]:
+    return [
+        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document and nothing else."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No progress and no notices."),
+        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    ]

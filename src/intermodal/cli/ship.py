@@ -1,0 +1,45 @@
+"""`intermodal ship PATH`: all rooms, as far as they are configured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from intermodal.cli.output import Output, seconds, size, table
+from intermodal.cli.session import Session
+from intermodal.cli.session import command as make
+
+if TYPE_CHECKING:
+    from intermodal.pipeline import ShipReport
+
+
+@make("ship", example=["intermodal ship model.joblib", "intermodal ship examples/digits"])
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--engine", type=click.Choice(["sandbox"]), default="sandbox", help="What runs the check.")
+def command(session: Session, path: Path, engine: str) -> Output:
+    """Walk the whole corridor: inspect, lock, build, check.
+
+    Ends with a checked image in the local store. A second run does only what changed, and says so.
+
+    PATH is a project folder, an intermodal.toml, or a bare model file or folder.
+    """
+    from intermodal import pipeline
+
+    report = pipeline.ship(path, host=session.host, events=session.events, engine=engine)
+    return session.output(report.as_json(), report_text(report))
+
+
+def report_text(report: ShipReport) -> str:
+    """The table of rooms, the digest, and what to try next."""
+    rows = [(step.room, step.did, seconds(step.seconds)) for step in report.steps]
+    rows.append(("", "", seconds(sum(step.seconds for step in report.steps))))
+    image = report.image
+    sizes = f"{size(image.compressed_bytes)} compressed, {size(image.size_bytes)} unpacked"
+    head = "nothing to do\n" if report.nothing_to_do else ""
+    return (
+        f"{head}{table(rows, right=[2])}\n\n"
+        f"{image.name.partition(':')[0]}@{image.digest}\n{image.name}  {sizes}\n"
+        f"next: {report.next}"
+    )
