@@ -27,8 +27,9 @@ from typing import BinaryIO
 
 from intermodal.errors import DownloadError, PackageFileError, UnsafePathError
 from intermodal.oci.digest import Digest
+from intermodal.oci.tar_reader import Kind, TarEntry
 from intermodal.rooms.build.debs_ar import ArMember, read_ar
-from intermodal.rooms.build.debs_tar import EntryKind, Expander, Limits, TarEntry, tar_entries
+from intermodal.rooms.build.debs_stream import Expander, Limits, tar_entries
 
 MAX_CONTROL_BYTES = 16 << 20
 SPECIAL_BITS = 0o6000  # setuid, setgid
@@ -43,7 +44,7 @@ class DebEntry:
     """
 
     path: str
-    kind: EntryKind
+    kind: Kind
     executable: bool = False
     target: str = ""
 
@@ -118,15 +119,11 @@ def open_deb(path: Path, digest: Digest, *, limits: Limits | None = None) -> Ite
             or _stem(names[1]) != "control.tar"
             or _stem(names[2]) != "data.tar"
         ):
-            raise PackageFileError(
-                f"{title} is not a Debian package", found=f"members {', '.join(names) or 'none'}"
-            )
+            raise PackageFileError(f"{title} is not a Debian package", found=f"members {', '.join(names) or 'none'}")
         stream.seek(members[0].offset)
         version = stream.read(min(members[0].size_bytes, 16))
         if not version.startswith(b"2."):
-            raise PackageFileError(
-                f"{title} has another package format", found=f"version {version!r}, 2.0 is known"
-            )
+            raise PackageFileError(f"{title} has another package format", found=f"version {version!r}, 2.0 is known")
         control, md5sums = _read_control(stream, members[1], limits, title)
         yield Deb(title, control, md5sums, [], stream, members[2], limits)
 
@@ -152,7 +149,7 @@ def _read_control(stream: BinaryIO, member: ArMember, limits: Limits, title: str
     bounds = Limits(min(MAX_CONTROL_BYTES, limits.expanded_bytes), 1000, limits.ratio)
     control, md5sums = b"", b""
     for entry, pieces in tar_entries(_expander(stream, member, bounds, title), bounds, title):
-        name = entry.name.removeprefix("./")
+        name = entry.path.removeprefix("./")
         if name == "control":
             control = b"".join(pieces)
         elif name == "md5sums":
@@ -160,36 +157,28 @@ def _read_control(stream: BinaryIO, member: ArMember, limits: Limits, title: str
     try:
         text = control.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise PackageFileError(
-            f"{title} has a control paragraph that is not UTF-8", found=str(error)
-        ) from error
+        raise PackageFileError(f"{title} has a control paragraph that is not UTF-8", found=str(error)) from error
     if not text.startswith("Package:") and "\nPackage:" not in text:
-        raise PackageFileError(
-            f"{title} has no control paragraph", found=f"{len(control)} bytes without Package:"
-        )
+        raise PackageFileError(f"{title} has no control paragraph", found=f"{len(control)} bytes without Package:")
     return text.strip("\n") + "\n", md5sums
 
 
 def _judged(raw: TarEntry, title: str) -> DebEntry | None:
     """The entry with safe names; None for the root itself."""
-    path = _inside(raw.name, title, raw.name)
+    path = _inside(raw.path, title, raw.path)
     if not path:
         return None
     target = ""
     if raw.kind == "symlink":
         target = _resolved(path, raw.target, title)
     elif raw.kind == "hardlink":
-        target = _inside(raw.target, title, raw.name)
+        target = _inside(raw.target, title, raw.path)
     return DebEntry(path, raw.kind, raw.kind == "file" and bool(raw.mode & 0o111), target)
 
 
 def _inside(name: str, title: str, shown: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if (
-        name.startswith("/")
-        or ".." in parts
-        or any("\0" in part or len(part.encode()) > 255 for part in parts)
-    ):
+    if name.startswith("/") or ".." in parts or any("\0" in part or len(part.encode()) > 255 for part in parts):
         raise UnsafePathError(
             f"{title} would write outside the image",
             found=f"entry {shown!r}",
