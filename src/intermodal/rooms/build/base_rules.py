@@ -4,7 +4,7 @@
 number.
 
 Rules, in words, in this order:
-1. Copyright files and the common licences always stay.
+1. Copyright files, the links to folders that hold them, and the common licences always stay.
 2. Documentation, translations of messages, character set converters (glibc's gconv), right/ and posix/ copies
    of the time zones, and whatever serves only a desktop, a debugger, an init system or dpkg's helpers go.
 3. Single CA certificates go, because all of them stand in one bundle.
@@ -19,7 +19,7 @@ from functools import cache
 
 RULES_VERSION = 1
 
-_KEPT = re.compile(r"usr/share/doc/[^/]+/copyright|usr/share/common-licenses/.*")
+_KEPT = re.compile(r"usr/share/doc/[^/]+(?:/copyright)?|usr/share/common-licenses/.*")
 
 _PRUNED_FOLDERS = (
     "usr/share/doc",

@@ -75,7 +75,7 @@ class Tree:
         added: list[Node] = []
         for entry, pieces in deb.entries():
             path = merged_path(entry.path)
-            if path in MERGED:
+            if path in MERGED or path == "var/run":
                 continue
             if entry.kind == "file" and path.startswith(CERTIFICATES) and path.endswith(".crt"):
                 data = b"".join(pieces)
@@ -190,5 +190,7 @@ def merged_path(path: str) -> str:
     >>> merged_path("lib/x86_64-linux-gnu/libc.so.6"), merged_path("lib"), merged_path("library/x")
     ('usr/lib/x86_64-linux-gnu/libc.so.6', 'lib', 'library/x')
     """
+    if path.startswith("var/run/"):
+        return path[4:]
     top, slash, _ = path.partition("/")
     return f"usr/{path}" if slash and top in MERGED else path

@@ -46,16 +46,12 @@ def read_ar(stream: BinaryIO, total_bytes: int, title: str) -> tuple[ArMember, .
     """
     stream.seek(0)
     if stream.read(len(MAGIC)) != MAGIC:
-        raise PackageFileError(
-            f"{title} is not a Debian package", found="it does not begin with the magic of ar"
-        )
+        raise PackageFileError(f"{title} is not a Debian package", found="it does not begin with the magic of ar")
     members: list[ArMember] = []
     offset = len(MAGIC)
     while offset < total_bytes:
         if len(members) == MAX_MEMBERS:
-            raise PackageFileError(
-                f"{title} is not a Debian package", found=f"more than {MAX_MEMBERS} members"
-            )
+            raise PackageFileError(f"{title} is not a Debian package", found=f"more than {MAX_MEMBERS} members")
         stream.seek(offset)
         member = _parse_header(stream.read(HEADER_BYTES), offset + HEADER_BYTES, title)
         end = member.offset + member.size_bytes
@@ -72,12 +68,7 @@ def read_ar(stream: BinaryIO, total_bytes: int, title: str) -> tuple[ArMember, .
 def _parse_header(header: bytes, data_offset: int, title: str) -> ArMember:
     name = header[:16].rstrip(b" ").removesuffix(b"/")
     size = header[48:58].rstrip(b" ")
-    if (
-        len(header) != HEADER_BYTES
-        or header[58:] != b"`\n"
-        or not _NAME.fullmatch(name)
-        or not _SIZE.fullmatch(size)
-    ):
+    if len(header) != HEADER_BYTES or header[58:] != b"`\n" or not _NAME.fullmatch(name) or not _SIZE.fullmatch(size):
         raise PackageFileError(
             f"{title} is damaged",
             found=f"no valid ar header at byte {data_offset - HEADER_BYTES}: {header[:16]!r}",
