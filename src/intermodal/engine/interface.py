@@ -1,4 +1,4 @@
-"""What every engine offers: start a container of a stored image, hardened the same way, and say which hardening it gave.
+"""What every engine offers: a container of a stored image, hardened the same way everywhere, and the proof of it.
 
 Takes a `RunRequest` from `rooms.check`, `run` or (later) a deploy target; hands back a running `Container`.
 

@@ -16,22 +16,17 @@ Does not merge layers (`engine.rootfs`) and fetches nothing.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 
 from intermodal.errors import DuplicatePathError, InputError, StoreError, UnsafePathError
 from intermodal.oci.digest import Digest
+from intermodal.oci.folder_once import folder_once
 from intermodal.oci.layer_stream import LIMITS, LayerStream, Limits
 from intermodal.oci.tar_reader import TarEntry, read_entries
 
 Made = Literal["file", "directory", "symlink"]
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Blobs(Protocol):
@@ -45,8 +40,7 @@ class Blobs(Protocol):
 def unpack_layer(store: Blobs, digest: Digest, diff_id: Digest, root: Path, *, limits: Limits = LIMITS) -> Path:
     """The folder `root/<diff id>` with the tree of a gzip layer, unpacked now or earlier.
 
-    Safe for several processes; an interrupted attempt leaves nothing that a later one would take for finished. A
-    folder counts as finished only within the boot that made it, because its files are not flushed one by one.
+    Safe for several processes; an interrupted attempt leaves nothing that a later one would take for finished.
 
     Args:
         store: where the layer lies.
@@ -59,63 +53,17 @@ def unpack_layer(store: Blobs, digest: Digest, diff_id: Digest, root: Path, *, l
         StoreError: the stored bytes are missing or damaged, or the disk is full.
         UnsafePathError, DuplicatePathError, InputError: the layer breaks rule 3.
     """
-    final = root / diff_id.hex
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _finished_marker(root / f"{diff_id.hex}.lock") as marker:
-            if marker.valid and final.is_dir():
-                return final
-            partial = root / f"{diff_id.hex}.partial"
-            remove_tree(partial)
-            remove_tree(final)
-            partial.mkdir(mode=0o700)
-            try:
-                _unpack(store.path(digest), digest, diff_id, partial, limits)
-                partial.chmod(0o755)
-                partial.rename(final)
-            except BaseException:
-                remove_tree(partial)
-                raise
-            marker.set()
+        return folder_once(
+            root / diff_id.hex,
+            lambda folder: _unpack(store.path(digest), digest, diff_id, folder, limits),
+        )
     except OSError as error:
         raise StoreError(
             f"cannot unpack layer {digest.short}",
             found=f"{error.strerror or error}: {error.filename or root}",
             next="free some space, or set XDG_CACHE_HOME to a larger disk" if error.errno == errno.ENOSPC else (),
         ) from error
-    return final
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a tree that may hold anything but is ours; missing is fine."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
-
-
-class _Marker:
-    """The lock file of one folder; its content says in which boot the folder was finished."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._boot = _BOOT_ID.read_bytes().strip() if _BOOT_ID.exists() else b"unknown"
-        self.valid = stream.read() == self._boot
-
-    def set(self) -> None:
-        """Say that the folder is complete."""
-        self._stream.seek(0)
-        self._stream.truncate()
-        self._stream.write(self._boot)
-        self._stream.flush()
-
-
-@contextmanager
-def _finished_marker(path: Path) -> Iterator[_Marker]:
-    """The marker at `path`, locked against other processes."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield _Marker(stream)
 
 
 class _Tree:

@@ -1,0 +1,114 @@
+"""Folders for the sockets of running containers, and safe ways to connect to what a container put there.
+
+Takes the host; hands on a private, short-lived folder, and connected sockets.
+
+Rules, in order:
+1. The folder above belongs to this user alone; somebody else's folder of that name is refused, never used.
+2. Each container's folder is held by a lock for as long as its process lives. What no living process holds was left
+   by a killed one and is removed at the next start.
+3. A container may write in its folder, so what lies there is not believed: a connection goes to a socket and never
+   through a link, else an image could make us talk to any socket of this host, the Docker daemon's for example.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from intermodal.errors import EngineError
+from intermodal.host import Host
+
+SOCKET_NAME = "serve.sock"
+_MAX_SOCKET_PATH = 107
+
+
+class RuntimeFolder:
+    """A folder of one container; `remove` must be called."""
+
+    def __init__(self, host: Host) -> None:
+        parent = _private(host.runtime_dir)
+        if len(str(parent / "12345678" / SOCKET_NAME)) > _MAX_SOCKET_PATH:
+            parent = _private(Path(f"/tmp/intermodal-{host.uid}"))  # noqa: S108 - checked to be ours alone
+        _sweep(parent)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix="", dir=parent))
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.path.exists():  # nobody swept it between the two calls
+                    return
+            os.close(self._lock)
+
+    @property
+    def socket(self) -> Path:
+        """Where the container's server listens."""
+        return self.path / SOCKET_NAME
+
+    def remove(self) -> None:
+        """Delete the folder; safe to call twice."""
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _private(folder: Path) -> Path:
+    """`folder`, made when missing, ours alone.
+
+    Raises:
+        EngineError: it belongs to somebody else, is a link, or others may write in it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise EngineError("cannot make the folder for sockets", found=f"{folder}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise EngineError(
+            f"the folder for sockets {folder} is not safe to use",
+            found=f"owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
+            next="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
+        )
+    return folder
+
+
+def _sweep(parent: Path) -> None:
+    """Remove folders that no living process holds."""
+    for folder in parent.iterdir():
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def connect_unix(path: Path, timeout_s: float | None = None) -> socket.socket:
+    """A connection to the Unix socket at `path`, which may lie in a folder that a container writes in.
+
+    The caller closes it. Works for paths of any length.
+
+    Raises:
+        OSError: nothing listens there, or it is no socket (a link, for example).
+    """
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise ConnectionRefusedError(f"{path} is no socket")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(f"/proc/self/fd/{handle}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    finally:
+        os.close(handle)
