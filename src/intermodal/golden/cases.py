@@ -8,12 +8,13 @@ bodies (JSON form), so they can be replayed by any client; floats survive becaus
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from intermodal.errors import ArtifactError
+from intermodal.errors import ArtifactError, StoreError
 
 FORMAT = 1
 MAX_BYTES = 64 << 20
@@ -91,6 +92,32 @@ def read_golden(path: Path) -> GoldenFile:
         ) from error
 
 
+def write_golden(path: Path, golden: GoldenFile) -> None:
+    """Put golden cases into a file, which holds the old ones or the new ones at any moment.
+
+    Raises:
+        ArtifactError: more than 64 MiB, which no server would read.
+        StoreError: it cannot be written.
+    """
+    data = golden.to_bytes()
+    if len(data) > MAX_BYTES:
+        raise ArtifactError(
+            "too many golden cases", found=f"{len(data)} bytes, {MAX_BYTES} at most", next="record fewer rows"
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write {path.name}", found=str(error), next=f"make {path.parent} writable, or give --output FILE"
+        ) from error
+
+
 def parse_golden(data: bytes, name: str = "golden.json") -> GoldenFile:
     """The golden cases in `data`; `name` is used in messages.
 
@@ -110,4 +137,6 @@ def parse_golden(data: bytes, name: str = "golden.json") -> GoldenFile:
         )
         return GoldenFile(document["recorded_in"], dict(document.get("environment", {})), cases)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"{name} is not a file of golden cases", found=str(error) or repr(error), next=again) from error
+        raise ArtifactError(
+            f"{name} is not a file of golden cases", found=str(error) or repr(error), next=again
+        ) from error
