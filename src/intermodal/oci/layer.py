@@ -25,18 +25,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from intermodal.errors import DuplicatePathError, IntermodalError, PackageFileError, UnsafePathError
+from intermodal.errors import DuplicatePathError, IntermodalError, UnsafePathError
 from intermodal.oci import member, tarheader
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 from intermodal.oci.entry import Deflated, Entry, check_path
+from intermodal.oci.inflate import broken, inflate, verified
 
 if TYPE_CHECKING:
-    from _hashlib import HASH
     from concurrent.futures import Executor, Future
 
 _HEADERS_MAX = 4096  # the encoder works on one big integer: keep it small
-_INFLATE_BYTES = 256 << 10
+_OUT_BYTES = 256 << 10
 _KINDS = {
     "file": tarheader.FILE,
     "hardlink": tarheader.HARDLINK,
@@ -88,6 +88,7 @@ class LayerWriter:
         self._known: dict[str, Entry] = {}
         self._headers = bytearray()
         self._piece = bytearray()
+        self._out = bytearray()
         self._running: deque[Future[bytes]] = deque()
 
     def pack(self, entries: Iterable[Entry]) -> None:
@@ -151,6 +152,7 @@ class LayerWriter:
             self._add_header(end)
         self._flush_headers()
         self._flush_piece()
+        self._flush_out()
         return LayerInfo(
             digest=Digest(self._stored.hexdigest()),
             diff_id=Digest(self._tar.hexdigest()),
@@ -202,23 +204,30 @@ class LayerWriter:
         )
 
     def _write(self, data: bytes | memoryview) -> None:
-        self._stored.update(data)
-        self._stored_bytes += len(data)
-        self._sink.write(data)
+        self._out += data  # thousands of small members: hash and write them together
+        if len(self._out) >= _OUT_BYTES:
+            self._flush_out()
+
+    def _flush_out(self) -> None:
+        self._stored.update(self._out)
+        self._stored_bytes += len(self._out)
+        self._sink.write(bytes(self._out))
+        self._out.clear()
 
     def _count(self, data: bytes) -> None:
         self._tar.update(data)
         self._tar_bytes += len(data)
 
     def _add_header(self, data: bytes) -> None:
-        self._count(data)
         self._headers += data
         if len(self._headers) >= _HEADERS_MAX:
             self._flush_headers()
 
     def _flush_headers(self) -> None:
         if self._headers:
-            self._write(member.headers(bytes(self._headers)))
+            data = bytes(self._headers)
+            self._count(data)
+            self._write(member.headers(data))
             self._headers.clear()
 
     def _pack_bytes(self, data: bytes) -> None:
@@ -250,7 +259,7 @@ class LayerWriter:
         hasher = hashlib.new(stream.algorithm) if stream.algorithm else None
         kept: list[bytes] = []
         crc = size = 0
-        for chunk in _inflate(stream, entry.path):
+        for chunk in inflate(stream, entry.path):
             self._tar.update(chunk)
             if hasher is not None:
                 hasher.update(chunk)
@@ -260,12 +269,12 @@ class LayerWriter:
                 kept.append(chunk)
         self._tar_bytes += size
         if crc != stream.crc32:
-            raise _broken(stream, entry.path, "its CRC-32 is another than the archive says")
+            raise broken(stream, entry.path, "its CRC-32 is another than the archive says")
         if hasher is not None and hasher.digest() != stream.expected:
-            raise _broken(stream, entry.path, f"its {stream.algorithm} is another than RECORD says")
-        self._write(member.HEAD)
+            raise broken(stream, entry.path, f"its {stream.algorithm} is another than RECORD says")
+        self._out += member.HEAD
         self._write(stream.raw)
-        self._write(member.tail(crc, size))
+        self._out += member.tail(crc, size)
         return b"".join(kept) if keep else None
 
 
@@ -279,63 +288,6 @@ def _chunks(entry: Entry) -> Iterator[bytes]:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
     elif isinstance(content, Deflated):
-        yield from _verified(content, entry.path)
+        yield from verified(content, entry.path)
     elif content is not None:
         yield from content()
-
-
-def _broken(stream: Deflated, path: str, why: str) -> PackageFileError:
-    return PackageFileError(
-        f"cannot use {stream.source or path}",
-        found=f"{path}: {why}",
-        next="fetch it again; if it is still so, its publisher has to repair it",
-    )
-
-
-def _inflate(stream: Deflated, path: str) -> Iterator[bytes]:
-    """The plain bytes of a deflate stream, in pieces.
-
-    Raises:
-        PackageFileError: the stream is damaged, longer or shorter than announced, or does not fill its space exactly.
-    """
-    from isal import isal_zlib
-
-    inflater = isal_zlib.decompressobj(-15)
-    raw = memoryview(stream.raw)
-    left = stream.size_bytes
-    start = 0
-    try:
-        while start < len(raw) and not inflater.eof:
-            data: bytes | memoryview = raw[start : start + _INFLATE_BYTES]
-            start += len(data)
-            while data and not inflater.eof:
-                chunk = inflater.decompress(data, min(left, member.PIECE_BYTES) + 1)
-                data = inflater.unconsumed_tail
-                left -= len(chunk)
-                if left < 0:
-                    raise _broken(stream, path, f"it is longer than the {stream.size_bytes} bytes it announces")
-                if chunk:
-                    yield chunk
-    except isal_zlib.IsalError as error:
-        raise _broken(stream, path, f"its deflate stream is damaged ({error})") from error
-    if not inflater.eof or left:
-        raise _broken(stream, path, f"it ends {left} bytes early")
-    if inflater.unused_data or start < len(raw):
-        raise _broken(stream, path, "bytes follow the end of its deflate stream")
-
-
-def _verified(stream: Deflated, path: str) -> Iterator[bytes]:
-    """The plain bytes of a stream; its CRC and hash are checked after the last piece."""
-    from isal import isal_zlib
-
-    hasher: HASH | None = hashlib.new(stream.algorithm) if stream.algorithm else None
-    crc = 0
-    for chunk in _inflate(stream, path):
-        crc = isal_zlib.crc32(chunk, crc)
-        if hasher is not None:
-            hasher.update(chunk)
-        yield chunk
-    if crc != stream.crc32:
-        raise _broken(stream, path, "its CRC-32 is another than the archive says")
-    if hasher is not None and hasher.digest() != stream.expected:
-        raise _broken(stream, path, f"its {stream.algorithm} is another than RECORD says")
