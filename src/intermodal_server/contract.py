@@ -7,8 +7,9 @@ only. Everything read from JSON is checked here, so both sides can trust what th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any
 
 # --- where things lie in the image ---------------------------------------------------------------------------------
 VENV_DIR = "/opt/venv"  # the model's environment, venv-shaped
@@ -32,6 +33,12 @@ ENV_TIMEOUT_S = "INTERMODAL_TIMEOUT_S"
 ENV_DRAIN_S = "INTERMODAL_DRAIN_S"
 ENV_MAX_REQUEST_BYTES = "INTERMODAL_MAX_REQUEST_BYTES"
 ENV_ROOT = "INTERMODAL_ROOT"  # prefix before every path above; for the engine without isolation, and tests
+ENV_PYTHON = "INTERMODAL_PYTHON"  # JSON list: how to start an interpreter, when it needs an explicit loader
+ENV_WORKER_PYTHON = "INTERMODAL_WORKER_PYTHON"  # the model's interpreter, when there is no VENV_DIR; to run from source
+ENV_FRONT_SITE = "INTERMODAL_FRONT_SITE"  # site-packages with the front's packages; to run from source
+ENV_HANG_S = "INTERMODAL_HANG_S"  # a front silent for so long is replaced; default 10
+ENV_LINGER_S = "INTERMODAL_LINGER_S"  # how long a failed start still answers on the probe before it exits; default 2
+ENV_SLOW_BODY_S = "INTERMODAL_SLOW_BODY_S"  # grace for headers and for bodies slower than 16 KiB/s; default 10
 
 # --- labels of the image config -------------------------------------------------------------------------------------
 LABEL_PREFIX = "dev.intermodal."
@@ -65,7 +72,7 @@ class TensorSpec:
 
     name: str
     datatype: str
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     assumed: bool = False  # the type is a guess: nothing in the artifact or a golden request says it
 
     def __post_init__(self) -> None:
@@ -103,8 +110,8 @@ class TensorSpec:
 class Signature:
     """Inputs and outputs of a model. An empty tuple of outputs means: known only after the first answer."""
 
-    inputs: Tuple[TensorSpec, ...]
-    outputs: Tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
     def as_json(self) -> dict[str, Any]:
         """`{"inputs": […], "outputs": […]}` as in V2 model metadata."""
@@ -151,8 +158,8 @@ class ServeSettings:
 class Tolerance:
     """How far a number may be from its golden value; None means the default of its datatype."""
 
-    rtol: Optional[float] = None
-    atol: Optional[float] = None
+    rtol: float | None = None
+    atol: float | None = None
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,8 @@ class ModelSettings:
     signature: Signature
     call: str = "array"
     predictor: str = ""  # "module:Class"
-    trust: Tuple[str, ...] = ()
-    files: Tuple[ModelFile, ...] = ()
+    trust: tuple[str, ...] = ()
+    files: tuple[ModelFile, ...] = ()
     serve: ServeSettings = field(default_factory=ServeSettings)
     tolerance: Tolerance = field(default_factory=Tolerance)
     python: str = ""  # "3.11", of the image

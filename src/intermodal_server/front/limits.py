@@ -1,0 +1,143 @@
+"""Limits before parsing: what a client may send, how fast, and how far it may be compressed.
+
+Takes the ASGI `receive` of one request, hands on its whole body, decoded; refuses with a status and a sentence.
+
+Rules, in order: a declared length above the limit is refused before a byte is read; a chunked body when it grows
+past it; a body slower than 16 KiB/s after a grace of `slow_body_s`; a content encoding other than gzip and deflate;
+an expansion past the same limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Mapping
+from typing import Any, Callable
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+MAX_HEADER_BYTES = 64 << 10
+MAX_HEADERS = 128
+MAX_CONNECTIONS = 4096
+MAX_REQUESTS_PER_CONNECTION = 100_000
+SLOWEST_BYTES_PER_S = 16 << 10
+KEEP_ALIVE_S = 75
+MAX_ID_CHARS = 256
+MAX_OUTPUTS = 1024
+MAX_RANK = 32
+CONTENT_TYPES = frozenset(
+    ("", "application/json", "application/octet-stream", "text/plain", "text/json", "application/x-www-form-urlencoded")
+)
+
+
+class Refusal(Exception):
+    """A request that gets an error answer; the message is shown to the client, so it holds nothing internal."""
+
+    def __init__(
+        self, status: int, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = (), close: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+        self.close = close
+
+
+class Disconnected(Exception):
+    """The client has gone away; nobody reads an answer."""
+
+
+def header_map(headers: list[tuple[bytes, bytes]]) -> Mapping[bytes, str]:
+    """Headers by lower-case name; of repeated ones the first."""
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        found.setdefault(name, value.decode("latin-1"))
+    return found
+
+
+def check_content_type(headers: Mapping[bytes, str]) -> None:
+    """Refuse what only a deserializer could read; JSON and V2 binary come under many names, so those pass.
+
+    Raises:
+        Refusal: 415.
+    """
+    kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    if kind not in CONTENT_TYPES and not kind.endswith("+json"):
+        raise Refusal(415, "this content type is not accepted; send JSON or V2 binary tensors")
+
+
+def _declared_length(headers: Mapping[bytes, str], limit: int) -> None:
+    text = headers.get(b"content-length")
+    if text is None:
+        return
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise Refusal(400, "Content-Length is not a number", close=True)
+    if int(text) > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"the request body is larger than {limit} bytes", close=True)
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: int, slow_body_s: float) -> bytes:
+    """The whole body as it was before `Content-Encoding`.
+
+    Args:
+        receive: of the ASGI request.
+        headers: of the request, by lower-case name.
+        limit: largest size in bytes, before and after decompression.
+        slow_body_s: how long a body may take beyond what 16 KiB/s need.
+
+    Raises:
+        Refusal: 400, 408, 413 or 415.
+        Disconnected: the client went away.
+    """
+    encoding = headers.get(b"content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "deflate"):
+        raise Refusal(415, "this content encoding is not accepted; send gzip, deflate or none", close=True)
+    _declared_length(headers, limit)
+    body = bytearray()
+    begin_s = time.monotonic()
+    while True:
+        left_s = begin_s + slow_body_s + len(body) / SLOWEST_BYTES_PER_S - time.monotonic()
+        try:
+            message = await asyncio.wait_for(receive(), max(left_s, 0.001))
+        except asyncio.TimeoutError:
+            raise Refusal(408, "the request body came too slowly", close=True) from None
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            break
+    if encoding in ("gzip", "deflate"):
+        return decompress(body, encoding, limit)
+    return bytes(body)
+
+
+def decompress(data: bytearray, encoding: str, limit: int) -> bytes:
+    """`data` expanded, never by more than `limit` bytes.
+
+    Raises:
+        Refusal: 400 when it is damaged, 413 when it expands past the limit.
+    """
+    out = bytearray()
+    rest: bytes | None = bytes(data)
+    wbits = 31 if encoding == "gzip" else 15
+    try:
+        while rest:
+            stream = zlib.decompressobj(wbits)
+            out += stream.decompress(rest, limit + 1 - len(out))
+            if len(out) > limit:
+                raise _too_large(limit)
+            if not stream.eof:
+                raise Refusal(400, f"the {encoding} body is cut short")
+            rest = stream.unused_data
+            if rest and encoding == "deflate":
+                raise Refusal(400, "bytes follow the deflate body")
+    except zlib.error:
+        raise Refusal(400, f"the body is not {encoding}") from None
+    return bytes(out)

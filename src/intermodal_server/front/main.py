@@ -1,0 +1,177 @@
+"""Start of the front: its packages, its half of the control socket, uvicorn on the supervisor's sockets, and drain.
+
+Takes descriptors from the supervisor, hands back heartbeats and whether the server is ready.
+
+Drain, in order: readiness false at once, everything else goes on for `drain_s` (the time a gateway needs to notice);
+then every answer carries `Connection: close`; idle connections are closed; what runs is finished; exit 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+from intermodal_server import contract, control
+from intermodal_server.log import Log
+from intermodal_server.options import Options, front_site, read_options
+from intermodal_server.process import become_child
+
+BEAT_S = 0.5
+LAST_ANSWERS_S = 0.25
+
+
+class _LogHandler(logging.Handler):
+    """uvicorn's own warnings as lines of our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.ERROR)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.error("the HTTP server reports an error", reason=self.format(record))
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until drained; the exit status."""
+    parser = argparse.ArgumentParser(prog="front")
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--listen", required=True)
+    given = parser.parse_args(arguments)
+    become_child(given.parent)
+    options = read_options(os.environ)
+    site = front_site(options)
+    if site:
+        sys.path.insert(0, site)
+    log = Log("front")
+    logging.getLogger("uvicorn.error").addHandler(_LogHandler(log))
+    logging.getLogger("uvicorn.error").propagate = False
+    front = Front(options, options.settings(), socket.socket(fileno=given.control), given.workers, log)
+    listeners = [socket.socket(fileno=int(number)) for number in given.listen.split(",")]
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(front.serve(listeners))
+    else:
+        loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(front.serve(listeners))
+        finally:
+            loop.close()
+    return 0
+
+
+class Front:
+    """Everything of the front that lives as long as its process."""
+
+    def __init__(
+        self, options: Options, settings: contract.ModelSettings, end: socket.socket, workers: int, log: Log
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._end = end
+        self._workers = workers
+        self._log = log
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, listeners: list[socket.socket]) -> None:
+        """Run the HTTP server until a drain is complete."""
+        from intermodal_server.front.app import App
+        from intermodal_server.front.dispatch import Dispatcher
+        from intermodal_server.front.health import Health
+        from intermodal_server.front.http import make_server
+
+        self._health = Health()
+        self._dispatcher = Dispatcher(
+            timeout_s=self._settings.serve.timeout_s, replace=self._ask_to_replace, log=self._log
+        )
+        self._app = App(
+            self._settings, self._dispatcher, self._health, slow_body_s=self._options.slow_body_s, log=self._log
+        )
+        self._server = make_server(self._app, slow_header_s=self._options.slow_body_s)
+        self._end.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._end.fileno(), self._on_control)
+        self._spawn(self._beat())
+        self._spawn(self._start())
+        await self._server.serve(sockets=listeners)
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("the front cannot go on", reason=repr(task.exception()))
+            os._exit(1)  # the supervisor starts another; half a front helps nobody
+
+    async def _beat(self) -> None:
+        while not self._server.started:
+            await asyncio.sleep(0.01)
+        control.send(self._end, "started")
+        while True:
+            control.send(self._end, "beat")
+            await asyncio.sleep(BEAT_S)
+
+    async def _start(self) -> None:
+        from intermodal_server.front.start import become_ready
+
+        golden = self._options.path(contract.GOLDEN_PATH)
+        reason = await become_ready(
+            self._app, self._dispatcher, self._health, self._settings, golden, self._workers, self._log
+        )
+        if reason is None:
+            control.send(self._end, "ready")
+        else:
+            self._health.phase, self._health.detail = "failed", reason
+            control.send(self._end, "unfit", reason=reason)
+
+    # --- the supervisor's messages ------------------------------------------------------------------------------------
+    def _on_control(self) -> None:
+        while True:
+            try:
+                received = control.receive(self._end)
+            except (BlockingIOError, InterruptedError):
+                return
+            if received is None:  # no supervisor, no server
+                os._exit(1)
+            self._on_message(received[0], received[1])
+
+    def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        kind = message.get("kind")
+        if kind == "worker" and descriptors:
+            self._spawn(self._add_worker(int(message["worker"]), descriptors[0]))
+        elif kind == "gone":
+            self._dispatcher.remove(int(message["worker"]))
+        elif kind == "failed":
+            self._health.phase, self._health.detail = "failed", str(message.get("reason", ""))
+        elif kind == "drain" and not self._health.draining:
+            self._spawn(self._drain())
+
+    async def _add_worker(self, number: int, descriptor: int) -> None:
+        from intermodal_server.front.link import WorkerLink
+
+        self._dispatcher.add(await WorkerLink.open(number, descriptor))
+
+    def _ask_to_replace(self, number: int, reason: str) -> None:
+        control.send(self._end, "kill", worker=number, reason=reason)
+
+    async def _drain(self) -> None:
+        serving = self._health.serving
+        self._health.draining = True
+        if serving:
+            await asyncio.sleep(self._settings.serve.drain_s)
+        self._server.close_after_answers()
+        if serving:
+            await asyncio.sleep(LAST_ANSWERS_S)
+        self._server.should_exit = True

@@ -1,0 +1,115 @@
+"""From loading to ready: wait for every worker, replay the golden cases through the path that clients use, decide.
+
+Takes the application and the file of golden cases, hands on a changed `Health`; returns the reason when the model must
+not serve.
+
+Rules, in order: `off` compares nothing; without cases a server is ready, and its log says that nothing was compared;
+a difference keeps a server with `fail` from ever being ready and is only logged with `warn`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from intermodal_server.contract import ModelSettings
+from intermodal_server.front.app import App
+from intermodal_server.front.dispatch import Dispatcher
+from intermodal_server.front.health import Health
+from intermodal_server.front.limits import Refusal
+from intermodal_server.golden import Difference, compare, describe
+from intermodal_server.log import Log
+
+MAX_GOLDEN_BYTES = 64 << 20
+GOLDEN_FORMAT = 1
+
+
+class GoldenError(ValueError):
+    """The file of golden cases cannot be used; the image is damaged."""
+
+
+def read_cases(path: str) -> list[dict[str, Any]]:
+    """The cases in a file, none when there is no file.
+
+    Raises:
+        GoldenError: too large, not JSON, or of another format.
+    """
+    try:
+        if os.path.getsize(path) > MAX_GOLDEN_BYTES:
+            raise GoldenError("the golden cases are too large")
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
+        if document["format"] != GOLDEN_FORMAT:
+            raise GoldenError("the golden cases have another format than this server reads")
+        return [
+            dict(case, request=dict(case["request"]), response=dict(case["response"])) for case in document["cases"]
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, GoldenError):
+            raise
+        raise GoldenError(f"the golden cases cannot be read: {error}") from error
+
+
+async def replay_case(app: App, case: dict[str, Any], settings: ModelSettings) -> list[Difference]:
+    """Where the model's answer to one case is not the recorded one."""
+    name, request = str(case.get("name", "")), dict(case["request"])
+    request.pop("id", None)
+    try:
+        _, body = await app.infer(json.dumps(request, allow_nan=False).encode())
+        actual = json.loads(body)
+    except Refusal as refusal:
+        actual = {"error": refusal.message}
+    rtol, atol = case.get("rtol"), case.get("atol")
+    return compare(
+        name,
+        case["response"],
+        actual,
+        rtol=settings.tolerance.rtol if rtol is None else rtol,
+        atol=settings.tolerance.atol if atol is None else atol,
+    )
+
+
+async def become_ready(
+    app: App, dispatcher: Dispatcher, health: Health, settings: ModelSettings, golden_path: str, workers: int, log: Log
+) -> str | None:
+    """None when the server is ready now, else why it must not be.
+
+    Args:
+        app: whose `infer` is asked.
+        dispatcher: waited on for its workers.
+        health: told about every step.
+        settings: name the start check and the tolerances.
+        golden_path: where `golden.json` lies; it may be absent.
+        workers: how many must have loaded the model.
+        log: gets the differences.
+    """
+    await dispatcher.wait_for_workers(workers)
+    mode = settings.serve.start_check
+    if mode == "off":
+        health.phase, health.detail = "ready", ""
+        return None
+    try:
+        cases = read_cases(golden_path)
+    except GoldenError as error:
+        return str(error)
+    if not cases:
+        log.warning("there are no golden cases: nothing proves that this model answers as it was trained")
+    differences: list[Difference] = []
+    failed: list[str] = []
+    for number, case in enumerate(cases, 1):
+        health.phase, health.detail = "checking", f"golden case {number} of {len(cases)}"
+        found = await replay_case(app, case, settings)
+        if found:
+            failed.append(str(case.get("name", number)))
+            differences.extend(found)
+    if failed:
+        lines = describe(differences, 20)
+        say = log.error if mode == "fail" else log.warning
+        say("the golden cases are not answered as recorded", failed=failed, cases=len(cases), differences=lines)
+        if mode == "fail":
+            return f"{len(failed)} of {len(cases)} golden cases differ: {lines[0]}"
+    health.phase, health.detail = "ready", ""
+    return None

@@ -1,0 +1,130 @@
+"""What the environment variables say, read once at the start of each process and checked.
+
+Takes a mapping such as `os.environ`, hands on frozen `Options`. Variables win over `model.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Callable, TypeVar
+
+from intermodal_server import contract
+
+Number = TypeVar("Number", int, float)
+
+
+class OptionError(ValueError):
+    """A variable holds a value that means nothing; the message names both."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings of one start; None leaves the value of `model.json`."""
+
+    root: str = ""
+    host: str = "0.0.0.0"  # noqa: S104 - a container is reached from outside it
+    port: int = contract.HTTP_PORT
+    socket: str = ""
+    python: tuple[str, ...] = ()
+    worker_python: str = ""
+    front_site: str = ""
+    hang_s: float = 10.0
+    linger_s: float = 2.0
+    slow_body_s: float = 10.0
+    start_check: str | None = None
+    workers: int | None = None
+    timeout_s: float | None = None
+    drain_s: float | None = None
+    max_request_bytes: int | None = None
+
+    def path(self, path: str) -> str:
+        """Where a path of the contract really lies."""
+        return self.root + path
+
+    def settings(self) -> contract.ModelSettings:
+        """`model.json` with the variables laid over its `serve` table.
+
+        Raises:
+            ContractError: not model settings.
+            OSError: it cannot be read.
+        """
+        with open(self.path(contract.SETTINGS_PATH), "rb") as file:
+            settings = contract.ModelSettings.from_json(file.read())
+        names = ("start_check", "workers", "timeout_s", "drain_s", "max_request_bytes")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(settings, serve=replace(settings.serve, **given))
+
+
+def _number(
+    environment: Mapping[str, str], name: str, kind: Callable[[str], Number], least: Number, default: Any = None
+) -> Any:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        value = kind(text)
+    except ValueError:
+        raise OptionError(f"{name} is {text!r}; a number is expected") from None
+    if not least <= value < 1 << 62:
+        raise OptionError(f"{name} is {text}; at least {least} is expected")
+    return value
+
+
+def _interpreter(environment: Mapping[str, str]) -> tuple[str, ...]:
+    text = environment.get(contract.ENV_PYTHON, "")
+    if not text:
+        return ()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
+        raise OptionError(f"{contract.ENV_PYTHON} is {text!r}; a JSON list of strings is expected")
+    return tuple(value)
+
+
+def read_options(environment: Mapping[str, str]) -> Options:
+    """The options that `environment` holds.
+
+    Raises:
+        OptionError: a value is not of its kind.
+    """
+    start_check = environment.get(contract.ENV_START_CHECK) or None
+    if start_check not in (None, "fail", "warn", "off"):
+        raise OptionError(f"{contract.ENV_START_CHECK} is {start_check!r}; fail, warn or off is expected")
+    port = _number(environment, contract.ENV_PORT, int, 0, contract.HTTP_PORT)
+    if port > 65535:
+        raise OptionError(f"{contract.ENV_PORT} is {port}; at most 65535 is expected")
+    socket = environment.get(contract.ENV_SOCKET, "")
+    if not port and not socket:
+        raise OptionError(f"{contract.ENV_PORT} is 0 and {contract.ENV_SOCKET} is empty; nothing to listen on")
+    return Options(
+        root=environment.get(contract.ENV_ROOT, "").rstrip("/"),
+        host=environment.get(contract.ENV_HOST) or Options.host,
+        port=port,
+        socket=socket,
+        python=_interpreter(environment),
+        worker_python=environment.get(contract.ENV_WORKER_PYTHON, ""),
+        front_site=environment.get(contract.ENV_FRONT_SITE, ""),
+        hang_s=_number(environment, contract.ENV_HANG_S, float, 0.1, Options.hang_s),
+        linger_s=_number(environment, contract.ENV_LINGER_S, float, 0.0, Options.linger_s),
+        slow_body_s=_number(environment, contract.ENV_SLOW_BODY_S, float, 0.1, Options.slow_body_s),
+        start_check=start_check,
+        workers=_number(environment, contract.ENV_WORKERS, int, 1),
+        timeout_s=_number(environment, contract.ENV_TIMEOUT_S, float, 0.001),
+        drain_s=_number(environment, contract.ENV_DRAIN_S, float, 0.0),
+        max_request_bytes=_number(environment, contract.ENV_MAX_REQUEST_BYTES, int, 1),
+    )
+
+
+def front_site(options: Options) -> str:
+    """The folder of the front's packages, "" when what is importable anyway has to do."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = options.path(f"{contract.SERVER_DIR}/lib/{version}/site-packages")
+    if options.front_site:
+        return options.front_site
+    return folder if os.path.isdir(folder) else ""

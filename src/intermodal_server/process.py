@@ -1,0 +1,54 @@
+"""What every child process of the supervisor does first: die with its parent, leave Ctrl-C to it, see no core limits.
+
+Takes nothing, hands on nothing; Linux has the first by `prctl`, elsewhere the closed control socket has to do.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def become_child(parent: int) -> None:
+    """Tie this process to its parent and ignore the signals that the supervisor alone acts on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    except (ImportError, OSError, AttributeError):  # a base without ctypes or libc symbols: the socket's end will do
+        return
+    if os.getppid() != parent:  # it died before the call
+        sys.exit(1)
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many descriptors as the hard limit permits; the number now allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            return soft
+    return max(soft, wanted)
+
+
+def usable_cores(cgroup: str = "/sys/fs/cgroup") -> int:
+    """How many cores this process may use: the smaller of its affinity and its cgroup v2 quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open(os.path.join(cgroup, "cpu.max")) as file:
+            quota, period = file.read().split()[:2]
+        if quota != "max":
+            cores = min(cores, int(quota) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    return max(1, cores)

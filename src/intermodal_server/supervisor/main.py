@@ -1,0 +1,48 @@
+"""Start of PID 1: options, settings, listening sockets, then the supervisor's loop; one clear line when that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from intermodal_server import contract
+from intermodal_server.log import Log
+from intermodal_server.options import OptionError, read_options
+from intermodal_server.process import raise_descriptor_limit, usable_cores
+from intermodal_server.supervisor.listen import ListenError, open_listeners
+from intermodal_server.supervisor.loop import Supervisor
+
+EXIT_SETTINGS = 2
+EXIT_LISTEN = 3
+
+
+def run() -> int:
+    """Run until drained or given up.
+
+    Returns:
+        0 after a drain, 1 when the server could not start or stay up, 2 for wrong variables or settings, 3 when an
+        address is taken.
+    """
+    log = Log("supervisor")
+    try:
+        options = read_options(os.environ)
+        settings = options.settings()
+    except OptionError as error:
+        log.error("a variable is wrong", reason=str(error))
+        return EXIT_SETTINGS
+    except (contract.ContractError, OSError) as error:
+        log.error("the model's settings cannot be read", path=contract.SETTINGS_PATH, reason=str(error))
+        return EXIT_SETTINGS
+    raise_descriptor_limit()
+    try:
+        listeners = open_listeners(options)
+    except ListenError as error:
+        log.error("an address cannot be listened on", reason=str(error))
+        return EXIT_LISTEN
+    threads = max(1, usable_cores() // settings.serve.workers)
+    try:
+        return Supervisor(options, settings, listeners, threads, log).run()
+    finally:
+        if options.socket:
+            with contextlib.suppress(OSError):
+                os.unlink(options.socket)

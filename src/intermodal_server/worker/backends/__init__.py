@@ -1,0 +1,1 @@
+"""One file per framework; `interface` says what each offers."""

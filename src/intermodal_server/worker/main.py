@@ -1,0 +1,83 @@
+"""Start of a worker process: threads, verification, load, then the loop.
+
+Takes the control socket's number from the supervisor, hands back `loaded` or `failed` with a reason over it.
+
+Rules, in order: thread counts of numeric libraries are set before anything can import them; every file of the model
+is verified before any is opened; what goes wrong is told to the supervisor in one sentence and to the log in full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import traceback
+
+from intermodal_server import contract
+from intermodal_server.control import send
+from intermodal_server.log import Log
+from intermodal_server.options import read_options
+from intermodal_server.process import become_child
+from intermodal_server.worker.loop import serve_connections
+from intermodal_server.worker.model import LoadError, load_model
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def set_threads(threads: int) -> None:
+    """Give numeric libraries their share of the cores, unless the user has decided already."""
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(threads))
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until the supervisor closes the control socket; the exit status."""
+    parser = argparse.ArgumentParser(prog="worker")
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--number", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--site", default="", help="site-packages to add, where the interpreter is not the venv's")
+    options = parser.parse_args(arguments)
+    become_child(options.parent)
+    set_threads(options.threads)
+    log = Log(f"worker-{options.number}")
+    if options.site:
+        import site
+
+        site.addsitedir(options.site)
+    control = socket.socket(fileno=options.control)
+    try:
+        environment = read_options(os.environ)
+        settings = environment.settings()
+        model = load_model(
+            settings,
+            environment.path(contract.MODEL_DIR),
+            environment.path(contract.APP_DIR),
+            threads=options.threads,
+            strict=True,
+            log=log,
+        )
+    except LoadError as error:
+        log.error("the model cannot be loaded", reason=str(error), traceback=error.details)
+        send(control, "failed", reason=str(error))
+        return 1
+    except BaseException as error:
+        # a model may raise anything while it loads, SystemExit too, and the probe must say so
+        reason = f"the model cannot be loaded: {type(error).__name__}: {error}"
+        log.error("the model cannot be loaded", reason=reason, traceback=traceback.format_exc())
+        send(control, "failed", reason=reason)
+        return 1
+    log.info("model loaded", model=settings.name, backend=settings.backend, python=sys.version.split()[0])
+    if not send(control, "loaded"):
+        return 1
+    serve_connections(control, model, log)
+    return 0
