@@ -66,7 +66,8 @@ CLONE3 = 435
 FIRST_SHARED = 424
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 NAMESPACE_FLAGS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-SOCKET_FAMILIES = (1, 2, 10)  # UNIX, INET, INET6
+AF_UNIX = 1
+INTERNET_FAMILIES = (2, 10)  # INET, INET6
 TERMINAL_REQUESTS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: both put characters into a terminal's input
 PERSONALITIES = (0, 0xFFFFFFFF)  # set the normal one, ask for the present one
 
@@ -114,8 +115,13 @@ class _Step:
         return struct.pack("<HBBI", self.code, self.if_true, self.if_false, self.value)
 
 
-def filter_program(architecture: str) -> bytes | None:
-    """The BPF program for `architecture` ("amd64", "arm64"); None where we know no table."""
+def filter_program(architecture: str, *, network: bool = True) -> bytes | None:
+    """The BPF program for `architecture` ("amd64", "arm64"); None where we know no table.
+
+    Args:
+        architecture: of the kernel.
+        network: internet sockets may be made; False is for processes without a network namespace of their own.
+    """
     table = TABLES.get(architecture)
     if table is None:
         return None
@@ -139,7 +145,7 @@ def filter_program(architecture: str) -> bytes | None:
     steps += _by_argument(table.clone, 0, [_Step(_ANY_BIT, NAMESPACE_FLAGS)], ERRNO | EPERM)
     steps += _by_argument(table.ioctl, 1, [_Step(_EQUAL, request) for request in TERMINAL_REQUESTS], ERRNO | EPERM)
     for number in (table.socket, table.socketpair):
-        steps += _only(number, SOCKET_FAMILIES, ERRNO | EAFNOSUPPORT)
+        steps += _only(number, (AF_UNIX, *INTERNET_FAMILIES) if network else (AF_UNIX,), ERRNO | EAFNOSUPPORT)
     steps += _only(table.personality, PERSONALITIES, ERRNO | EPERM)
     steps.append(_Step(_RETURN, ALLOW))
     return b"".join(step.pack() for step in steps)
