@@ -167,7 +167,7 @@ def run(reference: str, *, host: Host, events: Events = SILENT, engine: str = "s
 
     store = open_store(host)
     digest = _manifest(reference, store, host, events)
-    return serve(digest, store=store, engine=get_engine(engine, store, host), port=port, host=host, events=events)
+    return serve(digest, engine=get_engine(engine, store, host), port=port, events=events)
 
 
 def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sandbox") -> ShipReport:

@@ -1,23 +1,21 @@
 """Serve an image in the foreground: what `intermodal run` does.
 
 Takes an image and a port; hands back an exit status. SIGTERM and Ctrl-C let the server finish what it has, then all
-is gone. Nothing is printed; the address, and later what the container said, go to `events`.
+is gone. Nothing is printed: what people should see goes to `events`.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from types import FrameType
 
-from intermodal.engine.interface import Container, Engine, RunRequest
+from intermodal.engine.interface import Container, Engine, Hardening, RunRequest
 from intermodal.errors import EngineError
 from intermodal.events import Events
-from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
 
-_POLL_S = 0.2
+_POLL_S = 0.1
 _GRACE_S = 40.0  # longer than any sensible drain_s plus one request
 _LAST_LINES = 15
 
@@ -26,52 +24,82 @@ class _Stop(Exception):
     """Somebody asked us to end."""
 
 
-def serve(image: Image | Digest, *, engine: Engine, port: int, host: Host, events: Events, store: object = None) -> int:
+def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -> int:
     """The exit status of serving `image` on 127.0.0.1:`port` until interrupted: 0 after an orderly end.
+
+    Must be called in the main thread, which is where signals arrive.
 
     Args:
         image: an image, or the digest of its manifest.
         engine: runs it.
         port: on loopback; 0 takes a free one, the notice names it.
-        host: this machine.
-        events: told the address, and the log in pieces.
-        store: accepted so that all rooms are called alike; the engine has its own.
+        events: told the address once the server is ready.
 
     Raises:
         PortTakenError: somebody listens on `port`.
         EngineError: the container could not start, or ended by itself.
     """
     digest = image if isinstance(image, Digest) else image.manifests[0].digest
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with engine.start(RunRequest(digest, port=port, events=events)) as container:
-            events.notice(f"serving on http://{container.endpoint.host}:{container.endpoint.port} (Ctrl-C ends it)")
-            hardening = container.hardening
-            if hardening.isolation != "none":
-                missing = [name for name, present in hardening.measures.items() if not present]
-                events.notice(
-                    f"isolation {hardening.isolation}" + (f", without {', '.join(missing)}" if missing else "")
-                )
-            return _until_stopped(container)
+            try:
+                _await_ready(container, events)
+                while container.poll() is None:
+                    time.sleep(_POLL_S)
+            except _Stop:
+                for number in before:  # from now on the server ends in peace; only SIGKILL hurries it
+                    signal.signal(number, signal.SIG_IGN)
+                events.notice("finishing what is under way")
+                container.stop(_GRACE_S)
+                return 0
+            raise _ended(container)
+    except _Stop:  # before there was a container
+        return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Leave the wait below."""
+def _stop(*_: object) -> None:
+    """Leave whatever waits."""
     raise _Stop
 
 
-def _until_stopped(container: Container) -> int:
-    """Wait for Ctrl-C, SIGTERM, or the container's own end."""
-    try:
-        while (status := container.poll()) is None:
+def _await_ready(container: Container, events: Events) -> None:
+    """Wait until the server answers that it is ready, then tell the address."""
+    from http.client import HTTPException
+
+    from intermodal.engine.http import get
+
+    started_s = time.monotonic()
+    with events.task("start the server"):
+        while True:
+            if container.poll() is not None:
+                raise _ended(container)
+            try:
+                status, _ = get(container.endpoint, "/v2/health/ready")
+            except (OSError, HTTPException):
+                status = 0
+            if status == 200:
+                break
             time.sleep(_POLL_S)
-    except (_Stop, KeyboardInterrupt):
-        container.stop(_GRACE_S)
-        return 0
-    raise EngineError(
+    events.notice(
+        f"serving on http://{container.endpoint.host}:{container.endpoint.port}, ready after "
+        f"{time.monotonic() - started_s:.1f} s; {_in_words(container.hardening)}; Ctrl-C ends it"
+    )
+
+
+def _in_words(hardening: Hardening) -> str:
+    """Isolation, and what is missing from it."""
+    missing = [name for name, present in hardening.measures.items() if not present]
+    return f"isolation {hardening.isolation}" + (f" (without {', '.join(missing)})" if missing else "")
+
+
+def _ended(container: Container) -> EngineError:
+    """The error that tells why the server is gone."""
+    return EngineError(
         "the server ended by itself",
-        found=(f"exit status {status}", *container.logs().strip().splitlines()[-_LAST_LINES:]),
-        next="intermodal check tells more",
+        found=(f"exit status {container.poll()}", *container.logs().strip().splitlines()[-_LAST_LINES:]),
+        next="intermodal check IMAGE tells more",
     )
