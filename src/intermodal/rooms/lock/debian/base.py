@@ -1,0 +1,137 @@
+"""The base of an image from Debian packages: which ones, for which Python.
+
+Takes the project's `base = "deb:<suite>"`, platforms and extra system packages; hands on a `BaseLock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from intermodal.errors import NotBuiltYetError, RequirementError
+from intermodal.events import SILENT, Events
+from intermodal.host import Host
+from intermodal.rooms.lock.debian.closure import closure
+from intermodal.rooms.lock.debian.packages import Deb
+from intermodal.rooms.lock.debian.sources import open_archives
+from intermodal.rooms.lock.debian.versions import upstream
+from intermodal.rooms.lock.rows import BaseLock, DebRow
+
+# manylinux wheels expect libstdc++6 and libgcc-s1 from the system and bring the rest themselves
+ROOTS = ("base-files", "ca-certificates", "libc6", "libstdc++6", "netbase", "tzdata")
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A Debian release that a base can be made of."""
+
+    name: str
+    python: str
+    glibc: tuple[int, int]
+
+
+SUITES = {
+    "bookworm": Suite("bookworm", "3.11", (2, 36)),
+    "trixie": Suite("trixie", "3.13", (2, 41)),
+}
+
+
+def suite_of(reference: str) -> Suite:
+    """The suite that a project's `base` names.
+
+    Raises:
+        NotBuiltYetError: a registry base.
+        RequirementError: a Debian release that we do not know.
+    """
+    kind, _, name = reference.partition(":")
+    if kind != "deb":
+        raise NotBuiltYetError(
+            "a registry base is not built yet",
+            found=f"base = {reference!r}",
+            next='base = "deb:bookworm" (Python 3.11) or "deb:trixie" (Python 3.13)',
+        )
+    if name not in SUITES:
+        raise RequirementError(
+            f"no base is known as {reference!r}",
+            found=f"known: {', '.join(f'deb:{suite}' for suite in SUITES)}",
+            next='base = "deb:bookworm" (Python 3.11) or "deb:trixie" (Python 3.13)',
+        )
+    return SUITES[name]
+
+
+def check_python(suite: Suite, wanted: str, why: str) -> None:
+    """Accept a Python version that the base has.
+
+    Raises:
+        RequirementError: the base has another; the message names the base that has it.
+    """
+    if wanted == suite.python:
+        return
+    fitting = next((other for other in SUITES.values() if other.python == wanted), None)
+    advice = (
+        f'base = "deb:{fitting.name}" brings Python {wanted}'
+        if fitting
+        else f"a registry base such as python:{wanted}-slim would bring it, not built yet; "
+        + "Debian bases: deb:bookworm brings 3.11, deb:trixie brings 3.13"
+    )
+    raise RequirementError(
+        f"the model needs Python {wanted}, but deb:{suite.name} brings {suite.python}", found=why, next=advice
+    )
+
+
+def resolve_base(
+    reference: str,
+    platforms: Sequence[str],
+    system: Sequence[str],
+    *,
+    host: Host,
+    events: Events = SILENT,
+    keyring: bytes | None = None,
+) -> BaseLock:
+    """The Debian packages of a base, for every platform.
+
+    Args:
+        reference: "deb:bookworm".
+        platforms: "linux/amd64", "linux/arm64".
+        system: names of further Debian packages.
+        host: whose mirrors and cache count.
+        events: told while indexes are read.
+        keyring: for tests; None takes the shipped Debian keyring.
+
+    Raises:
+        RequirementError: unknown suite or package, unsatisfiable dependency.
+        IndexUnreachableError, DownloadError, StoreError: the mirror or this machine.
+    """
+    suite = suite_of(reference)
+    architectures = tuple(platform.partition("/")[2] for platform in platforms)
+    interpreter = f"python{suite.python}"
+    roots = [*ROOTS, interpreter, f"{interpreter}-minimal", f"libpython{suite.python}-stdlib", *system]
+    with events.task(f"read the package indexes of Debian {suite.name}"):
+        archives, date = open_archives(host, suite.name, architectures, keyring=keyring)
+        try:
+            chosen = [deb for archive in archives.values() for deb in closure(archive, roots)]
+        finally:
+            for archive in archives.values():
+                archive.close()
+    rows = {(deb.architecture, deb.name): _row(deb) for deb in chosen}
+    pythons = {upstream(deb.version) for deb in chosen if deb.name == f"{interpreter}-minimal"}
+    if len(pythons) != 1:
+        raise RequirementError(
+            f"the platforms of deb:{suite.name} have different Python versions",
+            found=", ".join(sorted(pythons)),
+            next="the mirror may be halfway through an update: try again later",
+        )
+    return BaseLock(
+        reference=reference,
+        suite=suite.name,
+        python=suite.python,
+        python_version=pythons.pop(),
+        date=date,
+        packages=tuple(rows[key] for key in sorted(rows)),
+        system=tuple(sorted(set(system))),
+    )
+
+
+def _row(deb: Deb) -> DebRow:
+    source = deb.source if deb.source != deb.name else ""
+    return DebRow(deb.name, deb.version, deb.architecture, deb.filename, deb.size_bytes, deb.digest, deb.url, source)

@@ -1,0 +1,156 @@
+"""The lock room's work: base, packages and server resolved, files hashed, put together.
+
+Takes a `ModelCard` and a `Project`; hands on a `Lock`. Writing it is the caller's.
+
+Rules, in order:
+1. An earlier lock is the starting point: without `upgrade` its versions are kept where they still fit, and its base
+   where suite, platforms and system packages are unchanged.
+2. The base comes first, because its Python's full version is what wheels are chosen for.
+3. Model and server environments are resolved apart: they never share packages in the image.
+4. A lock that contradicts the artifact is never handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import intermodal_server
+from intermodal.errors import InputError, NotBuiltYetError, RequirementError
+from intermodal.events import SILENT, Events
+from intermodal.host import Host
+from intermodal.project.value import Project
+from intermodal.rooms.inspect.card import FileRow, ModelCard
+from intermodal.rooms.lock import inputs, uv
+from intermodal.rooms.lock.app import collect_app
+from intermodal.rooms.lock.canonical import environment_digest
+from intermodal.rooms.lock.debian.base import resolve_base, suite_of
+from intermodal.rooms.lock.drift import contradictions, golden_row
+from intermodal.rooms.lock.lockfile import read_lock
+from intermodal.rooms.lock.resolve import SERVER_REQUIREMENTS, Wanted, kept_versions, resolve
+from intermodal.rooms.lock.rows import BaseLock, Lock, PackageRow, ServerLock
+from intermodal.rooms.lock.servertree import server_tree
+
+
+def make(
+    card: ModelCard,
+    project: Project,
+    *,
+    host: Host,
+    events: Events = SILENT,
+    upgrade: Collection[str] | None = None,
+    no_urls: bool = False,
+    allow_build: bool = False,
+    keyring: bytes | None = None,
+) -> Lock:
+    """The lock of a project; see `intermodal.rooms.lock.lock`."""
+    if allow_build:
+        raise NotBuiltYetError(
+            "--allow-build is not built yet",
+            found="source distributions cannot be turned into wheels by this version",
+            next="build the wheels yourself (pip wheel NAME) and put their folder into find-links",
+        )
+    if project.environment.accelerator != "cpu":
+        raise NotBuiltYetError('accelerator = "cuda" is not built yet', next='accelerator = "cpu"')
+    suite = suite_of(project.environment.base)
+    python = inputs.choose_python(card, project, suite)
+    earlier = _earlier(project, events)
+    base = _base(project, earlier, upgrade, host, events, keyring)
+    requirements = inputs.effective_requirements(card, project)
+    wanted = Wanted(
+        requirements=requirements,
+        platforms=project.platforms,
+        python_version=base.python_version,
+        glibc=suite.glibc,
+        root=project.root,
+        exclude_newer=inputs.exclude_newer_of(project),
+    )
+    packages, server_packages = _environments(wanted, earlier, upgrade, host, events)
+    lock = Lock(
+        name=project.name,
+        version=project.version,
+        python=python,
+        platforms=project.platforms,
+        requirements=requirements,
+        packages=packages,
+        base=base,
+        server=ServerLock(intermodal_server.__version__, server_tree()[0], server_packages),
+        model=tuple(sorted(card.files, key=lambda row: row.path)),
+        app=_sorted(collect_app(project, card)),
+        golden=golden_row(project),
+        policy=inputs.policy_of(project),
+        inputs=inputs.inputs_digest(card, project),
+        exclude_newer=wanted.exclude_newer,
+    )
+    contradictions(lock, card)
+    if no_urls:
+        lock = without_urls(lock)
+    return replace(lock, environment_digest=environment_digest(lock))
+
+
+def _sorted(rows: Sequence[FileRow]) -> tuple[FileRow, ...]:
+    return tuple(sorted(rows, key=lambda row: row.path))
+
+
+def _earlier(project: Project, events: Events) -> Lock | None:
+    if not project.lock_path.exists():
+        return None
+    try:
+        return read_lock(project.lock_path)
+    except InputError as error:
+        events.warning(f"the earlier lock is ignored: {error.found[0] if error.found else error.message}")
+        return None
+
+
+def _base(
+    project: Project,
+    earlier: Lock | None,
+    upgrade: Collection[str] | None,
+    host: Host,
+    events: Events,
+    keyring: bytes | None,
+) -> BaseLock:
+    system = tuple(sorted(set(project.environment.system)))
+    if earlier is not None and earlier.base.packages:
+        same = (
+            earlier.base.reference == project.environment.base
+            and earlier.base.system == system
+            and earlier.platforms == project.platforms
+        )
+        names = {row.name for row in earlier.base.packages}
+        if same and (upgrade is None or (upgrade and not names & set(upgrade))):
+            return earlier.base
+    return resolve_base(project.environment.base, project.platforms, system, host=host, events=events, keyring=keyring)
+
+
+def _environments(
+    wanted: Wanted, earlier: Lock | None, upgrade: Collection[str] | None, host: Host, events: Events
+) -> tuple[tuple[PackageRow, ...], tuple[PackageRow, ...]]:
+    """The model's and the server's packages, resolved side by side."""
+    kept = kept_versions(earlier.packages, upgrade) if earlier else {}
+    served = kept_versions(earlier.server.packages, upgrade) if earlier else {}
+    server = replace(wanted, requirements=SERVER_REQUIREMENTS, root=host.home if host.home.is_dir() else wanted.root)
+    uv.binary()
+    with events.task("resolve the requirements"), ThreadPoolExecutor(2) as pool:
+        model_rows = pool.submit(resolve, wanted, host=host, preferences=kept)
+        server_rows = pool.submit(resolve, server, host=host, preferences=served)
+        try:
+            return model_rows.result(), server_rows.result()
+        except RequirementError:
+            server_rows.cancel()
+            raise
+
+
+def without_urls(lock: Lock) -> Lock:
+    """The form of a lock that is committed: no addresses, and no Debian rows, which an index drops within days."""
+
+    def bare(rows: Sequence[PackageRow]) -> tuple[PackageRow, ...]:
+        return tuple(replace(row, wheels=tuple(replace(wheel, url="") for wheel in row.wheels)) for row in rows)
+
+    return replace(
+        lock,
+        packages=bare(lock.packages),
+        server=replace(lock.server, packages=bare(lock.server.packages)),
+        base=replace(lock.base, packages=()),
+    )
