@@ -1,0 +1,100 @@
+"""Run inside a training environment: writes one model file of every kind into the folder given as argument."""
+
+import bz2
+import pickle
+import sys
+import warnings
+from pathlib import Path
+
+import cloudpickle
+import joblib
+import numpy as np
+import pandas as pd
+import skops.io
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_digits, load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+warnings.simplefilter("ignore")
+OUT = Path(sys.argv[1])
+
+
+def frame() -> pd.DataFrame:
+    """Ten rows with text, a category and two numbers."""
+    return pd.DataFrame(
+        {
+            "review": ["good food", "bad service", "fine", "awful", "great", "good", "bad", "poor", "fine food", "great"],
+            "city": ["Oslo", "Rome", "Oslo", "Bonn", "Rome", "Oslo", "Bonn", "Rome", "Oslo", "Bonn"],
+            "stars": [4, 1, 3, 1, 5, 4, 2, 1, 3, 5],
+            "price": [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5, 0.5],
+        }
+    )
+
+
+def columns_model():
+    """A pipeline that can only be fed a DataFrame."""
+    parts = ColumnTransformer(
+        [
+            ("text", TfidfVectorizer(), "review"),
+            ("city", OneHotEncoder(handle_unknown="ignore"), ["city"]),
+            ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["stars", "price"]),
+        ]
+    )
+    return make_pipeline(parts, LogisticRegression()).fit(frame(), ["yes", "no"] * 5)
+
+
+X, y = load_digits(return_X_y=True)
+digits = make_pipeline(StandardScaler(), RandomForestClassifier(8, random_state=0)).fit(X, y)
+joblib.dump(digits, OUT / "digits.joblib")
+for suffix in ("z", "gz", "bz2", "lzma", "xz"):
+    joblib.dump(digits, OUT / f"digits.joblib.{suffix}")
+joblib.dump(digits, OUT / "digits.compressed", compress=3)
+for protocol in range(6):
+    (OUT / f"digits.{protocol}.pkl").write_bytes(pickle.dumps(digits, protocol))
+(OUT / "digits.pkl.bz2").write_bytes(bz2.compress(pickle.dumps(digits)))
+(OUT / "digits.cloudpickle").write_bytes(cloudpickle.dumps(digits))
+skops.io.dump(digits, OUT / "digits.skops")
+columns = columns_model()
+joblib.dump(columns, OUT / "columns.joblib")
+(OUT / "columns.pkl").write_bytes(pickle.dumps(columns))
+skops.io.dump(columns, OUT / "columns.skops")
+joblib.dump(make_pipeline(TfidfVectorizer(), SGDClassifier()).fit(frame()["review"], ["a", "b"] * 5), OUT / "text.joblib")
+
+I, t = load_iris(return_X_y=True)
+zoo = {
+    "linear": LinearRegression().fit(I, I[:, :2]),
+    "forest32": RandomForestRegressor(4).fit(I.astype("f4"), t),
+    "knn": KNeighborsClassifier().fit(I, t),
+    "svc": SVC().fit(I, t.astype(str)),
+    "svc_proba": SVC(probability=True).fit(I, t.astype(str)),
+    "linearsvc": LinearSVC().fit(I.astype("f4"), t),
+    "sgd_log": SGDClassifier(loss="log_loss").fit(I, t),
+    "hist": HistGradientBoostingClassifier(max_iter=3).fit(I, t),
+    "kmeans": KMeans(3, n_init=1).fit(I),
+    "grid": GridSearchCV(LogisticRegression(max_iter=500), {"C": [0.1, 1.0]}, scoring="f1_macro").fit(I, t),
+    "log1p": make_pipeline(FunctionTransformer(np.log1p), LogisticRegression(max_iter=500)).fit(I, t),
+    "named": LogisticRegression(max_iter=500).fit(pd.DataFrame(I, columns=list("abcd")), t),
+}
+for name, model in zoo.items():
+    joblib.dump(model, OUT / f"{name}.joblib")
+    (OUT / f"{name}.pkl").write_bytes(pickle.dumps(model))
+
+
+def twice(values):
+    """A function of the training script, which cloudpickle takes along as code."""
+    return values * 2
+
+
+(OUT / "code.cloudpickle").write_bytes(
+    cloudpickle.dumps(make_pipeline(FunctionTransformer(twice), LinearRegression()).fit(I, t))
+)
+joblib.dump(make_pipeline(FunctionTransformer(twice), LinearRegression()).fit(I, t), OUT / "main.joblib")
