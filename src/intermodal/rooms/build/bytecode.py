@@ -21,7 +21,8 @@ from __future__ import annotations
 import struct
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -68,14 +69,15 @@ class Compiler:
     """Compiling processes for the length of a `with` block, started when first needed.
 
     Args:
-        rootfs: the base, unpacked (`oci.unpack.unpack_layer`) below the host's cache folder.
+        rootfs: gives the unpacked base (`oci.unpack.unpack_layer`, below the host's cache folder) when first needed.
         python: "3.11", of the base.
         host: this machine; its cores say how many processes.
         events: told when nothing confines the processes, and which order was asked for.
     """
 
-    def __init__(self, rootfs: Path, python: str, host: Host, events: Events = SILENT) -> None:
-        self._rootfs = rootfs
+    def __init__(self, rootfs: Callable[[], Path], python: str, host: Host, events: Events = SILENT) -> None:
+        self._unpack = rootfs
+        self._rootfs = Path()
         self._python = python
         self._host = host
         self._events = events
@@ -118,6 +120,11 @@ class Compiler:
         """
         assert self._pool is not None, "used outside its with block"
         listed = self._ordered(list(items))
+        if not listed:
+            return
+        with self._lock:
+            if self._rootfs == Path():
+                self._rootfs = self._unpack()
         for (path, _), content in zip(listed, self._pool.map(self._compile, listed), strict=True):
             yield path, content
 
@@ -216,7 +223,5 @@ def pyc_path(path: str, python: str) -> str:
 
 
 def _close(pipe: object) -> None:
-    try:
+    with suppress(OSError):  # it may still hold bytes for a process that is gone
         pipe.close()  # type: ignore[attr-defined]
-    except OSError:
-        pass  # it was cut while it still held bytes for a process that is gone

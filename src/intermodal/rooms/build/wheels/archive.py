@@ -14,6 +14,7 @@ Spec: PyPA "Binary distribution format"; "Recording installed projects".
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import re
 import struct
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 from intermodal.errors import PackageFileError
+from intermodal.oci.digest import Digest
 from intermodal.oci.entry import Deflated
 from intermodal.oci.inflate import begins_with, verified
 from intermodal.rooms.build.wheels.directory import DEFLATED, Slot, read_directory, refused
@@ -85,14 +87,15 @@ class Wheel:
         self.source = filename or path.name
         self.members: Mapping[str, Member] = {}
         self.dist_info = ""  # "numpy-2.4.6.dist-info"
+        self._view = memoryview(b"")
 
     def __enter__(self) -> Wheel:
         try:
             with self.path.open("rb") as stream:
-                view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+                self._view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:
             raise PackageFileError(f"cannot read {self.source}", found=str(error)) from error
-        slots = read_directory(view, self.source)
+        slots = read_directory(self._view, self.source)
         self.dist_info = _dist_info(slots, self.source)
         self.members = _with_promises(slots, self.dist_info, self.source)
         self._check_version()
@@ -101,7 +104,12 @@ class Wheel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.members = {}  # the map closes with the last slice of it
+        self.members = {}
+        self._view = memoryview(b"")  # the map closes with the last slice of it
+
+    def digest(self) -> Digest:
+        """The digest of the whole file."""
+        return Digest(hashlib.sha256(self._view).hexdigest())
 
     @property
     def data_dir(self) -> str:

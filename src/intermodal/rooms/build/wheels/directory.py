@@ -222,7 +222,7 @@ def _data_start(view: memoryview, row: _Row, name: str, source: str) -> int:
         raise refused(source, f"{name}: its two headers disagree")
     if at + n + x + row.packed > len(view):
         raise refused(source, f"{name} is cut off")
-    return at + n + x
+    return int(at + n + x)
 
 
 def _slot(raw: memoryview, row: _Row, name: str, source: str) -> Slot:

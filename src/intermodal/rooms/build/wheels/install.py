@@ -12,7 +12,7 @@ Rules, in order:
 5. What the prune rules name is left out and counted.
 6. Untouched deflated files are spliced; everything else is packed.
 
-Spec: PyPA "Binary distribution format", "Installing a wheel"; "Entry points specification"; "Recording installed projects".
+Spec: PyPA "Binary distribution format"; "Entry points specification"; "Recording installed projects".
 """
 
 from __future__ import annotations

@@ -1,0 +1,230 @@
+"""From a lock to an image in the store: recall what is known, fetch and write the rest, tie it together.
+
+Takes the lock, the model card and the project; hands on an `Image`.
+
+Rules, in order:
+1. Layers, rarest change first: base, its byte code, Debian packages, the model's wheels, the server's wheels, the
+   server, model files, application.
+2. A layer whose identity is remembered, and whose bytes the store still has, is not made again and nothing is fetched
+   for it.
+3. Byte code needs the base unpacked and the host's own architecture; where it cannot be had, the build stops.
+4. The tag moves last, when every byte is in the store. A session keeps `prune` away until then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from intermodal.errors import HostError, InputError, NotBuiltYetError
+from intermodal.events import Events
+from intermodal.host import Host
+from intermodal.oci.config import config_bytes
+from intermodal.oci.descriptor import CONFIG, INDEX, MANIFEST, Descriptor, LayerInfo
+from intermodal.oci.digest import Digest
+from intermodal.oci.image import Image
+from intermodal.oci.layout import Store
+from intermodal.oci.manifest import index_bytes, layer_descriptor, manifest_bytes
+from intermodal.project.value import Project
+from intermodal.rooms.build import content
+from intermodal.rooms.build.base import base_layer, bytecode_layer, needed_debs, system_layer
+from intermodal.rooms.build.environment import check_collisions, locked_wheels, plan_environment, with_sizes
+from intermodal.rooms.build.layer_cache import cached_layer, layer_key, recall_layer
+from intermodal.rooms.build.part import Compile, Part, Tools
+from intermodal.rooms.build.wheels.groups import BUCKETS, LockedWheel
+from intermodal.rooms.build.wheels.install import Scheme
+from intermodal.rooms.inspect.card import ModelCard
+from intermodal.rooms.lock.rows import Lock, PackageRow
+
+LAYERS_MAX = 100  # Docker loads 125 and others build on top
+
+
+class Assembly:
+    """One build; everything that its steps share."""
+
+    def __init__(self, lock: Lock, card: ModelCard, project: Project, store: Store, host: Host, events: Events) -> None:
+        self.lock = lock
+        self.card = card
+        self.project = project
+        self.store = store
+        self.host = host
+        self.events = events
+
+    def image(self) -> Image:
+        """The image, tagged."""
+        from intermodal.rooms.lock.lockfile import lock_digest
+
+        clock = time.monotonic()
+        if self.lock.policy.compression != "gzip":
+            raise NotBuiltYetError("zstd layers are not built yet", next='compression = "gzip" under [environment]')
+        digest = lock_digest(self.lock)
+        labels = content.labels(self.lock, self.card, self.project, digest)
+        with self.store.session():
+            layers = [self._layers(platform) for platform in self.lock.platforms]
+            manifests = [
+                self._manifest(platform, found, labels)
+                for platform, found in zip(self.lock.platforms, layers, strict=True)
+            ]
+            descriptor = self._descriptor(manifests)
+            name = f"{self.project.name}:{self.project.version}"
+            self.store.tag(name, descriptor)
+        return Image(
+            name=name,
+            descriptor=descriptor,
+            manifests=tuple(manifests),
+            layers=tuple(layers[0]),
+            lock_digest=digest,
+            platforms=self.lock.platforms,
+            pruned_bytes=sum(layer.pruned_bytes for layer in layers[0]),
+            seconds=time.monotonic() - clock,
+        )
+
+    def _layers(self, platform: str) -> list[LayerInfo]:
+        """Every layer of one platform, in order, all of them in the store."""
+        parts, environments = self._plan(platform)
+        known = [self._recall(part) for part in parts]
+        missing = [part for part, info in zip(parts, known, strict=True) if info is None]
+        debs = needed_debs(self.lock, platform, store=self.store, host=self.host)
+        files = self._fetch(missing, platform) if missing or debs else {}
+        base = base_layer(self.lock, platform, store=self.store, host=self.host, events=self.events, debs=files)
+        system = system_layer(
+            self.lock, platform, base=base, store=self.store, host=self.host, events=self.events, debs=files
+        )
+        with self._compiler(base, platform) as compile_sources:
+            stdlib = bytecode_layer(
+                self.lock, base=base, store=self.store, host=self.host, compile_sources=compile_sources
+            )
+            tools = Tools(files, compile_sources if self.lock.policy.bytecode != "none" else None)
+            written = iter(self._write(missing, tools))
+        for environment in environments:
+            check_collisions(environment, self.host, self.events)
+        own = [info if info is not None else next(written) for info in known]
+        layers = [base, *([stdlib] if stdlib else []), *([system] if system else []), *own]
+        if len(layers) > LAYERS_MAX:
+            raise InputError(
+                f"{self.project.name} would need {len(layers)} layers",
+                found=f"{LAYERS_MAX} at most can be loaded everywhere; {len(self.lock.model)} model files",
+                next="pack the model's files into fewer",
+            )
+        return layers
+
+    def _plan(self, platform: str) -> tuple[list[Part], list[list[Part]]]:
+        """The parts after the base, and those that form an environment."""
+        environments = [
+            self._environment(self.lock.packages, "opt/venv", platform, "wheel", BUCKETS),
+            self._environment(self.lock.server.packages, "opt/intermodal", platform, "server", 1),
+        ]
+        settings = content.model_settings(self.lock, self.card, self.project)
+        parts = [
+            *environments[0],
+            *environments[1],
+            content.plan_server(self.lock, platform),
+            *content.plan_model(self.lock),
+            content.plan_app(self.lock, platform, settings),
+        ]
+        return parts, environments
+
+    def _environment(
+        self, packages: Sequence[PackageRow], prefix: str, platform: str, kind: str, buckets: int
+    ) -> list[Part]:
+        wheels = locked_wheels(packages, self.lock, platform, self.events)
+        if unknown := [wheel for wheel in wheels if not wheel.size_bytes]:
+            wheels = with_sizes(wheels, self._fetch_wheels(unknown, platform))
+        scheme = Scheme(prefix, self.lock.python)
+        return plan_environment(
+            wheels, scheme, self.lock, platform, kind=kind, buckets=buckets, host=self.host, events=self.events
+        )
+
+    def _recall(self, part: Part) -> LayerInfo | None:
+        if part.paths_file is not None and not part.paths_file.exists():
+            return None
+        return recall_layer(layer_key(part.identity), store=self.store, host=self.host)
+
+    def _fetch_wheels(self, wheels: Sequence[LockedWheel], platform: str) -> dict[Digest, Path]:
+        from intermodal.fetch import Request, fetch_all
+
+        urls = {
+            row.digest: (row.url,)
+            for package in (*self.lock.packages, *self.lock.server.packages)
+            if (row := self.lock.wheel_for(package, platform)).url
+        }
+        requests = [
+            Request(wheel.digest, wheel.size_bytes, wheel.filename, urls.get(wheel.digest, ()), wheel.name)
+            for wheel in wheels
+        ]
+        return fetch_all(requests, host=self.host, events=self.events)
+
+    def _fetch(self, missing: Sequence[Part], platform: str) -> dict[Digest, Path]:
+        """Every wheel and Debian package that has to be read, at the same time."""
+        from intermodal.fetch import Request, fetch_all
+
+        debs = [
+            Request(
+                row.digest,
+                row.size_bytes,
+                Path(row.filename).name,
+                (row.url,) if row.url else (),
+                next="intermodal lock PATH --upgrade takes the packages that the archive has now",
+            )
+            for row in needed_debs(self.lock, platform, store=self.store, host=self.host)
+        ]
+        files = fetch_all(debs, host=self.host, events=self.events) if debs else {}
+        wheels = [wheel for part in missing for wheel in part.wheels]
+        return {**files, **self._fetch_wheels(wheels, platform)} if wheels else files
+
+    @contextmanager
+    def _compiler(self, base: LayerInfo, platform: str) -> Iterator[Compile]:
+        """A function that compiles with the base's Python; nothing is unpacked or started until it is called."""
+        from intermodal.rooms.build.bytecode import Compiler
+
+        def rootfs() -> Path:
+            from intermodal.oci.unpack import unpack_layer
+
+            if platform != self.host.platform:
+                raise HostError(
+                    f"cannot compile byte code for {platform} on {self.host.platform}",
+                    next='build on such a machine, or set bytecode = "none" under [environment]',
+                )
+            with self.events.task("unpack the base"):
+                return unpack_layer(self.store, base.digest, base.diff_id, self.host.cache_dir / "rootfs")
+
+        with Compiler(rootfs, self.lock.base.python, self.host, self.events) as compiler:
+            yield compiler.compile
+
+    def _write(self, parts: Sequence[Part], tools: Tools) -> list[LayerInfo]:
+        """The layers of `parts`, written side by side, largest first."""
+        if not parts:
+            return []
+
+        def write(part: Part) -> LayerInfo:
+            info = cached_layer(part.identity, lambda sink: part.write(sink, tools), store=self.store, host=self.host)
+            task.advance()
+            return info
+
+        with self.events.task("write layers", total=len(parts)) as task:
+            if len(parts) == 1:
+                return [write(parts[0])]
+            from concurrent.futures import ThreadPoolExecutor
+
+            order = sorted(range(len(parts)), key=lambda i: -sum(wheel.size_bytes for wheel in parts[i].wheels))
+            pool = ThreadPoolExecutor(max(2, self.host.cores), "layer")
+            try:
+                futures = {i: pool.submit(write, parts[i]) for i in order}
+                return [futures[i].result() for i in range(len(parts))]
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _manifest(self, platform: str, layers: Sequence[LayerInfo], labels: Mapping[str, str]) -> Descriptor:
+        architecture = platform.partition("/")[2]
+        config = config_bytes(layers=layers, architecture=architecture, python=self.lock.base.python, labels=labels)
+        described = Descriptor(CONFIG, *self.store.put_bytes(config))
+        manifest = manifest_bytes(described, [layer_descriptor(layer) for layer in layers])
+        return Descriptor(MANIFEST, *self.store.put_bytes(manifest), platform=platform)
+
+    def _descriptor(self, manifests: Sequence[Descriptor]) -> Descriptor:
+        """The manifest itself for one platform, an index of them for several."""
+        if len(manifests) == 1:
+            return manifests[0]
+        return Descriptor(INDEX, *self.store.put_bytes(index_bytes(manifests)))
