@@ -38,6 +38,7 @@ from intermodal.oci.tar_reader import TarEntry, read_entries
 from intermodal.rooms.build.base_files import add_package_record, add_system_files, certificate_bundle
 from intermodal.rooms.build.base_rules import RULES_VERSION
 from intermodal.rooms.build.base_tree import MERGED, Node, Tree
+from intermodal.rooms.build.bytecode import POLICY_VERSION, pyc_path
 from intermodal.rooms.build.debs import Deb, open_deb
 from intermodal.rooms.build.layer_cache import cached_layer, layer_key, recall_layer
 from intermodal.rooms.lock.rows import DebRow, Lock
@@ -135,20 +136,19 @@ def bytecode_layer(
     """
     if lock.policy.bytecode == "none":
         return None
-    tag = "cpython-" + lock.base.python.replace(".", "")
 
     def write(sink: BlobWriter) -> LayerInfo:
         entries = []
         for path, code in compile_sources(_sources(base, store)):
             if code is not None:
-                folder, _, name = path.rpartition("/")
-                entries.append(Entry.file(f"{folder}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc", code))
+                entries.append(Entry.file(pyc_path(path, lock.base.python), code))
         with _pool(host) as pool:
             info = write_layer(entries, sink, pool=pool)
         return replace(info, kind="base", title=f"byte code of Python {lock.base.python_version}")
 
     identity = {
         "kind": "stdlib-bytecode",
+        "policy": POLICY_VERSION,
         "base": str(base.diff_id),
         "python": lock.base.python_version,
         "layout": lock.policy.layout,
