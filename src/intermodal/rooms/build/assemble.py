@@ -34,7 +34,7 @@ from intermodal.rooms.build.environment import check_collisions, locked_wheels, 
 from intermodal.rooms.build.layer_cache import cached_layer, layer_key, recall_layer
 from intermodal.rooms.build.part import Compile, Part, Tools
 from intermodal.rooms.build.wheels.groups import BUCKETS, LockedWheel
-from intermodal.rooms.build.wheels.install import Scheme
+from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import ModelCard
 from intermodal.rooms.lock.rows import Lock, PackageRow
 

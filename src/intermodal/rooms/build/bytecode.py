@@ -19,7 +19,6 @@ Spec: PEP 552, "Deterministic pycs"; docs/decisions/0011-canonical-byte-code.md.
 from __future__ import annotations
 
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -32,6 +31,7 @@ from intermodal.events import SILENT, Events
 from intermodal.host import Host
 
 if TYPE_CHECKING:
+    import subprocess
     from concurrent.futures import ThreadPoolExecutor
 
 POLICY_VERSION = 1  # part of a layer's identity: changes whenever the same source would give other byte code
@@ -88,15 +88,13 @@ class Compiler:
         self._confined: bool | None = None
 
     def __enter__(self) -> Compiler:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._pool = ThreadPoolExecutor(max(1, self._host.cores), "compile")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._pool is not None
+        if self._pool is None:
+            return
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             processes, self._processes = self._processes, []
@@ -118,15 +116,21 @@ class Compiler:
         Raises:
             EngineError: the interpreter cannot be started, or died over a file.
         """
-        assert self._pool is not None, "used outside its with block"
         listed = self._ordered(list(items))
         if not listed:
             return
-        with self._lock:
-            if self._rootfs == Path():
-                self._rootfs = self._unpack()
-        for (path, _), content in zip(listed, self._pool.map(self._compile, listed), strict=True):
+        for (path, _), content in zip(listed, self._ready().map(self._compile, listed), strict=True):
             yield path, content
+
+    def _ready(self) -> ThreadPoolExecutor:
+        """The threads, each of which will have a process of its own."""
+        with self._lock:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._rootfs = self._unpack()
+                self._pool = ThreadPoolExecutor(max(1, self._host.cores), "compile")
+            return self._pool
 
     def _ordered(self, items: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         seed = self._host.environment.get(ORDER_VARIABLE, "")
@@ -174,6 +178,8 @@ class Compiler:
 
                 argv = [f"/usr/bin/python{self._python}", *arguments]
                 return run_confined([self._rootfs], argv, host=self._host, environment=_ENVIRONMENT)
+            import subprocess
+
             return subprocess.Popen(
                 [*self._loader(), *arguments],
                 stdin=subprocess.PIPE,

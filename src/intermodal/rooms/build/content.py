@@ -27,7 +27,7 @@ from intermodal.project.value import Project
 from intermodal.rooms.build.bytecode import pyc_path
 from intermodal.rooms.build.part import Part, Tools
 from intermodal.rooms.build.wheels.groups import policies
-from intermodal.rooms.build.wheels.install import Scheme
+from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock.rows import Lock
 from intermodal_server import contract

@@ -21,8 +21,8 @@ from intermodal.oci.digest import Digest
 from intermodal.rooms.build.layer_cache import layer_key
 from intermodal.rooms.build.part import Part, Tools
 from intermodal.rooms.build.wheels.groups import Group, LockedWheel, group, identity, pruned
-from intermodal.rooms.build.wheels.install import Scheme
 from intermodal.rooms.build.wheels.prune import PruneRules, rules
+from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.lock.rows import Lock, PackageRow
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from intermodal.oci.digest import Digest
 from intermodal.rooms.build.bytecode import POLICY_VERSION
-from intermodal.rooms.build.wheels.install import Scheme
 from intermodal.rooms.build.wheels.prune import PruneRules
+from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.lock.rows import Lock
 
 OWN_BYTES = 1 << 20

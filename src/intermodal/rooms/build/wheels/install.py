@@ -30,6 +30,7 @@ from intermodal.rooms.build.wheels.archive import Member, Wheel
 from intermodal.rooms.build.wheels.directory import refused
 from intermodal.rooms.build.wheels.prune import PruneRules
 from intermodal.rooms.build.wheels.record import Promise, write_record
+from intermodal.rooms.build.wheels.scheme import Scheme
 
 INSTALLER = b"intermodal\n"
 MAX_SCRIPT_BYTES = 16 << 20
@@ -44,35 +45,6 @@ from {module} import {first}
 if __name__ == "__main__":
     sys.exit({attribute}())
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """The folders of one environment in the image."""
-
-    prefix: str  # "opt/venv"
-    python: str  # "3.11"
-
-    @property
-    def site(self) -> str:
-        """Its site-packages."""
-        return f"{self.prefix}/lib/python{self.python}/site-packages"
-
-    def relative(self, path: str) -> str:
-        """A path of this environment as RECORD writes it."""
-        site = self.site
-        return path[len(site) + 1 :] if path.startswith(f"{site}/") else posixpath.relpath(path, site)
-
-    @property
-    def interpreter(self) -> str:
-        """What scripts begin with."""
-        return f"/{self.prefix}/bin/python"
-
-    @property
-    def reserved(self) -> frozenset[str]:
-        """Paths that make it an environment; no wheel may bring them."""
-        names = ("bin/python", "bin/python3", f"bin/python{self.python}", "pyvenv.cfg")
-        return frozenset(f"{self.prefix}/{name}" for name in names)
 
 
 @dataclass(slots=True)

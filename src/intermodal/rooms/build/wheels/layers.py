@@ -26,8 +26,9 @@ from intermodal.oci.layer import LayerWriter, Sink
 from intermodal.rooms.build.bytecode import pyc_path
 from intermodal.rooms.build.wheels.archive import Wheel
 from intermodal.rooms.build.wheels.groups import Group, LockedWheel
-from intermodal.rooms.build.wheels.install import Installed, Scheme, install
+from intermodal.rooms.build.wheels.install import Installed, install
 from intermodal.rooms.build.wheels.prune import PruneRules
+from intermodal.rooms.build.wheels.scheme import Scheme
 
 Compile = Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, bytes | None]]]
 Paths = Mapping[str, Mapping[str, str]]  # wheel -> path -> what its content is
