@@ -24,6 +24,7 @@ _MAX_ANSWER_BYTES = 256 << 20
 _START_S = 60.0
 _BYTES_PER_S = 20 << 20  # of the image, on a slow disk
 _LAST_LINES = 12
+_DEATH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,21 @@ def _died(container: Container, said: str) -> tuple[str, ...]:
     return (what + (f": {said}" if said else ""), *_last_lines(container))
 
 
+def death(container: Container, *, expected: bool) -> tuple[str, ...]:
+    """Why a container that was asked is gone, empty while it lives.
+
+    Args:
+        container: was ready.
+        expected: it did not answer, so its end is waited for a moment.
+    """
+    deadline_s = time.monotonic() + (_DEATH_S if expected else 0.0)
+    while container.poll() is None:
+        if time.monotonic() >= deadline_s:
+            return ()
+        time.sleep(_POLL_S)
+    return (f"the server ended with status {container.poll()} while it was asked", *_last_lines(container))
+
+
 def _last_lines(container: Container) -> tuple[str, ...]:
     """The end of the log."""
     return tuple(f"log: {line[:500]}" for line in container.logs().strip().splitlines()[-_LAST_LINES:])
@@ -96,6 +112,7 @@ class Client:
     def __init__(self, endpoint: Endpoint, model: str, timeout_s: float) -> None:
         self._path = f"/v2/models/{quote(model, safe='')}/infer"
         self._connection = connection(endpoint, timeout_s)
+        self.broken = False  # at least one request got no answer at all
 
     def infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The V2 body that answers `request`, or `{"error": text}`."""
@@ -106,6 +123,7 @@ class Client:
             data = answer.read(_MAX_ANSWER_BYTES + 1)
         except (OSError, HTTPException) as error:
             self._connection.close()
+            self.broken = True
             return {"error": f"no answer: {error or type(error).__name__}"}
         if len(data) > _MAX_ANSWER_BYTES:
             self._connection.close()

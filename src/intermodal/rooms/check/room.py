@@ -25,7 +25,7 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import Metadata, read_metadata
-from intermodal.rooms.check.probe import Client, Readiness, await_ready, start_limit_s
+from intermodal.rooms.check.probe import Client, Readiness, await_ready, death, start_limit_s
 from intermodal.rooms.check.report import MAX_FAILED, CheckReport, remember
 from intermodal_server.contract import ENV_START_CHECK, LABEL_GOLDEN_DIGEST, Tolerance
 from intermodal_server.golden import Difference, compare
@@ -101,9 +101,8 @@ def _replayed(
         differences: list[Difference] = []
         problem = ready.problem
         if not problem and metadata.golden is not None:
-            differences = _replay(container, metadata, tolerance, events)
-            if container.poll() is not None:
-                problem = (f"the server ended with status {container.poll()} while it was asked",)
+            differences, broken = _replay(container, metadata, tolerance, events)
+            problem = death(container, expected=broken)
         return CheckReport(
             image=image.digest,
             cases=len(metadata.golden.cases) if metadata.golden else 0,
@@ -127,8 +126,10 @@ def _golden_warnings(metadata: Metadata) -> tuple[str, ...]:
     return (LOCKED_CASES,) if metadata.golden.recorded_in == "locked" else ()
 
 
-def _replay(container: Container, metadata: Metadata, tolerance: Tolerance, events: Events) -> list[Difference]:
-    """Where the answers of now are not the recorded ones."""
+def _replay(
+    container: Container, metadata: Metadata, tolerance: Tolerance, events: Events
+) -> tuple[list[Difference], bool]:
+    """Where the answers of now are not the recorded ones, and whether some request got no answer at all."""
     assert metadata.golden is not None
     settings = metadata.settings
     client = Client(container.endpoint, settings.name, settings.serve.timeout_s + 30.0)
@@ -146,7 +147,7 @@ def _replay(container: Container, metadata: Metadata, tolerance: Tolerance, even
                 task.advance()
     finally:
         client.close()
-    return found
+    return found, client.broken
 
 
 def _started_again(
