@@ -1,0 +1,384 @@
+"""What docker and podman share: one hardened container, from the image in the store to the last trace removed.
+
+Takes a `RunRequest` and a `Driver`, which knows how to talk to one engine; offers `interface.Engine` and `Container`.
+
+Rules, in order:
+1. Both engines are asked for exactly the measures of `Policy`; what they really gave is measured from inside.
+2. Without egress a container has no network. It answers on a Unix socket in a folder bound into it: every user inside
+   may write there, nobody outside may enter, because the folder above it is ours alone.
+3. A container carries its owner: host, boot, process. What a killed process left is removed at the next start; what
+   belongs to a living one, or to a host we cannot look into, is left alone.
+4. `stop` removes the container with its volumes, also after Ctrl-C; only the image stays, as a cache.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from intermodal.engine.archive import Loader, Parts, read_parts
+from intermodal.engine.bwrap import SCRATCH_BYTES
+from intermodal.engine.forward import LOOPBACK, Forwarder
+from intermodal.engine.hardening import SOCKET_FOLDER
+from intermodal.engine.inside import judge, script, unproven
+from intermodal.engine.interface import Endpoint, Hardening, Isolation, RunRequest
+from intermodal.engine.memory import resident_bytes
+from intermodal.engine.owner import OWNER_LABEL, is_stale, owner
+from intermodal.engine.runtime import SOCKET_NAME, RuntimeFolder
+from intermodal.errors import EngineError, PortTakenError
+from intermodal.events import Events
+from intermodal.host import Host
+from intermodal.oci.digest import Digest
+from intermodal.oci.layout import NAME, Store
+from intermodal_server.contract import ENV_PORT, ENV_SOCKET, USER_ID
+
+LOG_BYTES = 256 << 10
+PIDS = 1024
+OPEN_FILES = 65536
+_SAMPLE_S = 0.1
+
+
+class MissingError(EngineError):
+    """The engine does not know an image or container, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The measures asked of an engine. The flags exist so that tests can remove one and see that it is missed."""
+
+    user: str = f"{USER_ID}:{USER_ID}"
+    read_only_root: bool = True
+    drop_capabilities: bool = True
+    no_new_privileges: bool = True
+    seccomp: bool = True  # the engine's own filter, which none of ours may weaken
+    isolate_network: bool = True
+    scratch_bytes: int = SCRATCH_BYTES  # of /tmp and of /dev/shm
+    pids: int = PIDS
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+HARDENED = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One container as an engine is asked for it."""
+
+    image: str  # by the engine's own id
+    name: str
+    policy: Policy
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    folder: Path  # of this container alone, on this host; gone when it ends
+    binds: Mapping[str, Path]  # folder inside -> folder of this host, writable
+    egress: bool
+    publish: int | None  # port of 127.0.0.1; 0 is any free one; None publishes nothing
+    healthcheck: Mapping[str, object] = field(default_factory=dict)  # as in the image config
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an engine says of a container."""
+
+    running: bool
+    exit_code: int
+    pid: int  # of its first process on this host; 0 when it has none, or none that can be seen from here
+    port: int = 0  # published on 127.0.0.1
+    error: str = ""
+
+
+class Driver(Loader, Protocol):
+    """How to talk to one engine. Every method may raise EngineError, and MissingError for what is gone."""
+
+    name: str
+
+    def find(self, parts: Parts) -> str | None:
+        """The engine's id of the image, when it holds it."""
+        ...
+
+    def create(self, spec: Spec) -> str:
+        """The id of a new container that does not run yet."""
+        ...
+
+    def start(self, container: str) -> None:
+        """Run it."""
+        ...
+
+    def state(self, container: str) -> State:
+        """How it is."""
+        ...
+
+    def logs(self, container: str, limit_bytes: int) -> str:
+        """The last part of what it wrote."""
+        ...
+
+    def execute(self, container: str, argv: Sequence[str]) -> tuple[int, str]:
+        """Exit status and standard output of a command inside, run as the container's own user."""
+        ...
+
+    def memory_bytes(self, container: str) -> int:
+        """What it holds now, as the engine counts; asked only when its processes are not visible on this host."""
+        ...
+
+    def stop(self, container: str, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL after `grace_s`; no error when it has ended already."""
+        ...
+
+    def remove(self, container: str) -> None:
+        """Delete it, dead or alive, with its volumes; no error when it is gone."""
+        ...
+
+    def owned(self) -> Mapping[str, str]:
+        """Every container that carries `OWNER_LABEL`: id -> value."""
+        ...
+
+
+class ContainerEngine:
+    """An engine behind a driver; implements `interface.Engine`."""
+
+    def __init__(self, store: Store, host: Host, driver: Driver, policy: Policy = HARDENED) -> None:
+        self.name = driver.name
+        self._store = store
+        self._host = host
+        self._driver = driver
+        self._policy = policy
+
+    @property
+    def isolation(self) -> Isolation:
+        """What a container without network is asked to get; what it got is in its `hardening`."""
+        return "full"
+
+    def start(self, request: RunRequest) -> EngineContainer:
+        """A container of `request.image`; it may not be ready yet.
+
+        Raises:
+            EngineError: the engine is missing or refused.
+            PortTakenError: somebody listens on `request.port`.
+        """
+        driver = self._driver
+        self._sweep()
+        parts = read_parts(self._store, request.image)
+        by_socket = not request.egress and self._policy.isolate_network
+        # an open port of ours for a container without network, else the engine publishes it
+        forwarder = Forwarder(request.port) if by_socket and request.port is not None else None
+        folder = RuntimeFolder(self._host)
+        container = ""
+        try:
+            container, spec = self._create(request, parts, folder, by_socket)
+            _start(driver, container, request)
+            state = driver.state(container)
+            socket = _bound(folder) / SOCKET_NAME if by_socket else None
+            if forwarder is not None and socket is not None:
+                forwarder.start(socket)
+            endpoint = Endpoint(socket, LOOPBACK, forwarder.port if forwarder else state.port)
+            probe = (*_interpreter(parts), "-c", script(self._host.architecture))
+            return EngineContainer(driver, container, endpoint, folder, forwarder, state.pid, probe, spec.egress)
+        except BaseException:
+            with suppress(EngineError):
+                if container:
+                    driver.remove(container)
+            if forwarder is not None:
+                forwarder.close()
+            folder.remove()
+            raise
+
+    def _create(self, request: RunRequest, parts: Parts, folder: RuntimeFolder, by_socket: bool) -> tuple[str, Spec]:
+        spec = self._spec(request, parts, self._image(parts, request.events), folder, by_socket)
+        try:
+            return self._driver.create(spec), spec
+        except MissingError:  # another check of the same name replaced the image in between
+            spec = replace(spec, image=self._image(parts, request.events))
+            return self._driver.create(spec), spec
+
+    def _image(self, parts: Parts, events: Events) -> str:
+        return self._driver.find(parts) or self._load(parts, events)
+
+    def _load(self, parts: Parts, events: Events) -> str:
+        name = image_name(self._store, parts.manifest.digest)
+        return self._driver.load(parts, f"localhost/intermodal/{name}", events).image
+
+    def _sweep(self) -> None:
+        """Remove what killed processes of this host left."""
+        for container, value in self._driver.owned().items():
+            if is_stale(value):
+                self._driver.remove(container)
+
+    def _spec(self, request: RunRequest, parts: Parts, image: str, folder: RuntimeFolder, by_socket: bool) -> Spec:
+        environment = dict(request.environment)
+        binds: dict[str, Path] = {}
+        if by_socket:
+            environment |= {ENV_SOCKET: f"{SOCKET_FOLDER}/{SOCKET_NAME}", ENV_PORT: "0"}
+            binds[SOCKET_FOLDER] = _bound(folder)
+            binds[SOCKET_FOLDER].mkdir()
+            # the user inside is nobody here; `folder.path` above it keeps everybody else out
+            binds[SOCKET_FOLDER].chmod(0o777)
+        health = parts.settings.get("Healthcheck")
+        return Spec(
+            image=image,
+            name=f"intermodal-{parts.manifest.digest.short}-{secrets.token_hex(3)}",
+            policy=self._policy,
+            environment=environment,
+            labels={OWNER_LABEL: owner()},
+            folder=folder.path,
+            binds=binds,
+            egress=not by_socket,
+            publish=None if by_socket else request.port or 0,
+            healthcheck=health if isinstance(health, dict) else {},
+        )
+
+
+class EngineContainer:
+    """A container of docker or podman; implements `interface.Container`."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        container: str,
+        endpoint: Endpoint,
+        folder: RuntimeFolder,
+        forwarder: Forwarder | None,
+        pid: int,
+        probe: Sequence[str],
+        egress: bool,
+    ) -> None:
+        self.id = container
+        self._driver = driver
+        self._endpoint = endpoint
+        self._folder = folder
+        self._forwarder = forwarder
+        self._probe = probe
+        self._egress = egress
+        self._pid = pid
+        self._peak_bytes = 0
+        self._hardening: Hardening | None = None
+        self._ended: tuple[int, str] | None = None  # exit status and logs, kept when the container is gone
+        self._stopped = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="container-memory", daemon=True)
+        self._sampler.start()
+
+    def _sample(self) -> None:
+        while not self._stopped.wait(_SAMPLE_S if self._pid else 1.0):
+            with suppress(EngineError):
+                self._peak_bytes = max(self._peak_bytes, self._resident_bytes())
+
+    def _resident_bytes(self) -> int:
+        return resident_bytes(self._pid) if self._pid else self._driver.memory_bytes(self.id)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the server answers once it is up."""
+        return self._endpoint
+
+    @property
+    def hardening(self) -> Hardening:
+        """What the container has, tried out from inside when first asked for; ask while it runs."""
+        if self._hardening is None:
+            try:
+                status, said = self._driver.execute(self.id, self._probe)
+                self._hardening = (
+                    unproven(f"the probe inside the container failed: {said.strip()[-200:]}")
+                    if status
+                    else judge(said, USER_ID, egress=self._egress)
+                )
+            except EngineError as error:
+                self._hardening = unproven(" ".join(("could not look into the container:", *error.found)))
+        return self._hardening
+
+    def logs(self) -> str:
+        """What it wrote so far, at most the last 256 KiB."""
+        return self._ended[1] if self._ended else self._driver.logs(self.id, LOG_BYTES)
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        if self._ended:
+            return self._ended[0]
+        if self._pid and Path(f"/proc/{self._pid}").exists() and not _is_zombie(self._pid):
+            return None
+        state = self._driver.state(self.id)
+        return None if state.running else state.exit_code
+
+    def peak_rss_bytes(self) -> int:
+        """The highest resident memory of all its processes together seen so far."""
+        if not self._stopped.is_set():
+            with suppress(EngineError):
+                self._peak_bytes = max(self._peak_bytes, self._resident_bytes())
+        return self._peak_bytes
+
+    def stop(self, grace_s: float = 10.0) -> int:
+        """End it with SIGTERM, after `grace_s` with SIGKILL; its exit status. Safe to call twice."""
+        if self._ended is None:
+            status, said = -1, ""
+            try:
+                self._driver.stop(self.id, grace_s)
+                status = self._driver.state(self.id).exit_code
+                said = self._driver.logs(self.id, LOG_BYTES)
+            finally:
+                self._finish()
+                self._ended = (status, said)
+        return self._ended[0]
+
+    def _finish(self) -> None:
+        self._stopped.set()
+        try:
+            self._driver.remove(self.id)
+        finally:
+            if self._forwarder is not None:
+                self._forwarder.close()
+            self._folder.remove()
+            self._sampler.join()
+
+    def __enter__(self) -> EngineContainer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def image_name(store: Store, manifest: Digest) -> str:
+    """The name under which the store lists an image, "digits:1.0.0"; one made of its digest when it has none."""
+    for item in store.listed():
+        if item.digest == manifest and item.annotations.get(NAME):
+            return item.annotations[NAME]
+    return f"image:{manifest.short}"
+
+
+def _bound(folder: RuntimeFolder) -> Path:
+    return folder.path / "io"
+
+
+def _interpreter(parts: Parts) -> tuple[str, ...]:
+    """The image's own Python, as its entry point calls it: the program and its flags, without the script."""
+    entry = [str(word) for word in parts.settings.get("Entrypoint") or ()]
+    flags = []
+    for word in entry[1:]:
+        if not word.startswith("-"):
+            break
+        flags.append(word)
+    return (entry[0] if entry else "python3", *flags)
+
+
+def _start(driver: Driver, container: str, request: RunRequest) -> None:
+    try:
+        driver.start(container)
+    except EngineError as error:
+        said = " ".join((error.message, *error.found)).lower()
+        if request.port and any(phrase in said for phrase in ("address already in use", "port is already allocated")):
+            raise PortTakenError(
+                f"cannot listen on {LOOPBACK}:{request.port}",
+                found="somebody listens there",
+                next=f"choose another port: --port {request.port % 65535 + 1}",
+            ) from error
+        raise
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True
