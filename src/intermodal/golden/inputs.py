@@ -53,13 +53,13 @@ def read_requests(path: Path, signature: Signature, call: str) -> list[NamedRequ
             )
         suffix = path.suffix.lower()
         if suffix == ".npy":
-            return _from_table(
+            return requests_of(
                 _as_named(read_npy(path.read_bytes(), path.name), signature, path.name), signature, path.name
             )
         if suffix == ".npz":
-            return _from_table(read_npz(path, path.name), signature, path.name)
+            return requests_of(read_npz(path, path.name), signature, path.name)
         if suffix == ".csv":
-            return _from_table(_from_csv(path, signature, call), signature, path.name)
+            return requests_of(_from_csv(path, signature, call), signature, path.name)
         if suffix == ".json":
             return _from_json(path, signature)
     except OSError as error:
@@ -188,7 +188,7 @@ def _from_json(path: Path, signature: Signature) -> list[NamedRequest]:
             found=f"{type(error).__name__}: {error}",
             next='{"inputs": [{"name": …, "datatype": …, "shape": […], "data": […]}]}',
         ) from error
-    return _from_table(tensors, signature, path.name)
+    return requests_of(tensors, signature, path.name)
 
 
 def _refuse_constant(text: str) -> Any:
@@ -201,7 +201,12 @@ def _flat(data: Any) -> list[Any]:
     return list(data)
 
 
-def _from_table(tensors: Mapping[str, Values], signature: Signature, name: str) -> list[NamedRequest]:
+def requests_of(tensors: Mapping[str, Values], signature: Signature, name: str) -> list[NamedRequest]:
+    """Named requests from tensors whose first axis are rows; `name` is the file's, for messages.
+
+    Raises:
+        InputError: missing or unknown inputs, no common rows, or another shape or type than the signature's.
+    """
     ready = {}
     if set(tensors) != {spec.name for spec in signature.inputs} and signature.inputs:
         missing = [spec.name for spec in signature.inputs if spec.name not in tensors]
