@@ -18,7 +18,7 @@ Rules, in order:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from intermodal.oci.blob import BlobWriter
+    from intermodal.rooms.build.part import Compile
 
-Compile = Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, bytes | None]]]
 _STDLIB = re.compile(r"usr/lib/python3(?:\.\d+)?/.*\.py|etc/python3\.\d+/.*\.py")
 
 

@@ -136,9 +136,12 @@ class Expander:
         assert self._make is not None
         while True:
             if self._inner.eof:
-                self._pending = self._inner.unused_data or self._refill()
-                if not self._pending.strip(b"\0"):  # xz streams may be padded with zeros
+                following = self._inner.unused_data or self._refill()
+                while following and not following.strip(b"\0"):  # xz streams may be padded with zeros
+                    following = self._refill()
+                if not following:
                     return b""
+                self._pending = following.lstrip(b"\0")
                 self._inner = self._make()
             if self._inner.needs_input and not self._pending:
                 self._pending = self._refill()

@@ -51,7 +51,11 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("age key", "AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
     _rule("AWS key id", "AKIA|ASIA", r"(?<![A-Za-z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),
-    _rule("GitHub token", "ghp_|gho_|ghu_|ghs_|ghr_|github_pat_", r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}"),
+    _rule(
+        "GitHub token",
+        "ghp_|gho_|ghu_|ghs_|ghr_|github_pat_",
+        r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}",
+    ),
     _rule("GitLab token", "glpat-", r"glpat-[A-Za-z0-9_-]{20,}"),
     _rule("Hugging Face token", "hf_", r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,}"),
     _rule("Anthropic key", "sk-ant-", r"sk-ant-[A-Za-z0-9_-]{20,}"),
