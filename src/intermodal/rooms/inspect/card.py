@@ -80,6 +80,7 @@ class ModelCard:
     findings: tuple[Finding, ...]
     safe: bool
     containerize: str = ""  # does it pay off, and why; one sentence
+    entry: str = ""  # path in `files` that the backend opens; "" when a predictor reads the folder itself
 
     def as_json(self) -> dict[str, object]:
         """The fields that `inspect --json` promises, and a few more."""

@@ -22,7 +22,7 @@ DANGEROUS_MODULES = frozenset(
         "httpx", "urllib3", "aiohttp", "pip", "ensurepip", "venv", "setuptools", "distutils", "asyncio",
         "multiprocessing", "_multiprocessing", "signal", "tempfile", "threading", "_thread", "concurrent",
         "operator", "_operator", "functools", "types", "commands", "popen2", "platform", "io", "_io",
-        "site", "sysconfig", "inspect", "ast", "gc", "atexit", "cloudpickle", "joblib", "numpy.testing",
+        "site", "sysconfig", "inspect", "ast", "gc", "atexit", "joblib", "numpy.testing",
         "torch", "idlelib", "lib2to3", "fileinput", "glob", "pathlib", "zipimport", "test", "tkinter",
         "xmlrpc", "logging",
     )
