@@ -22,6 +22,7 @@ from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 
 if TYPE_CHECKING:
+    from intermodal.engine.load import LoadReport
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
     from intermodal.rooms.inspect.card import ModelCard
@@ -168,6 +169,16 @@ def run(reference: str, *, host: Host, events: Events = SILENT, engine: str = "s
     store = open_store(host)
     digest = _manifest(reference, store, host, events)
     return serve(digest, engine=get_engine(engine, store, host), port=port, events=events)
+
+
+def load_into(reference: str, into: str, *, host: Host, events: Events = SILENT, name: str | None = None) -> LoadReport:
+    """The report on an image, or the project at an existing path, that docker, podman or containerd now holds too."""
+    from intermodal.engine.load import load as load_image
+    from intermodal.engine.load import name_for
+
+    store = open_store(host)
+    digest = _manifest(reference, store, host, events)
+    return load_image(digest, name_for(digest, name, store), into=into, store=store, host=host, events=events)
 
 
 def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sandbox") -> ShipReport:

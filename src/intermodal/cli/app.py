@@ -36,6 +36,7 @@ SECTIONS = {
     },
     "The local store": {
         "images": "List the images of the local store.",
+        "load": "Load an image into docker, podman or containerd.",
         "prune": "Delete what no image of the local store needs.",
     },
 }

@@ -9,6 +9,7 @@ import click
 from intermodal.cli.output import Output, seconds, size, table
 from intermodal.cli.session import Session
 from intermodal.cli.session import command as make
+from intermodal.engine import NAMES
 
 if TYPE_CHECKING:
     from intermodal.rooms.check import CheckReport
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @make("check", example=["intermodal check digits:1.0.0", "intermodal check examples/digits --json"])
 @click.argument("image")
-@click.option("--engine", type=click.Choice(["sandbox"]), default="sandbox", help="What runs the container.")
+@click.option("--engine", type=click.Choice(NAMES), default="sandbox", help="What runs the container.")
 def command(session: Session, image: str, engine: str) -> Output:
     """Start an image under least privilege and replay its golden cases.
 

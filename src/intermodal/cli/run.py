@@ -7,6 +7,7 @@ import click
 from intermodal.cli.output import Output
 from intermodal.cli.session import Session
 from intermodal.cli.session import command as make
+from intermodal.engine import NAMES
 
 
 @make(
@@ -18,7 +19,7 @@ from intermodal.cli.session import command as make
 )
 @click.argument("image")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port on loopback.")
-@click.option("--engine", type=click.Choice(["sandbox"]), default="sandbox", help="What runs the container.")
+@click.option("--engine", type=click.Choice(NAMES), default="sandbox", help="What runs the container.")
 def command(session: Session, image: str, port: int, engine: str) -> Output:
     """Serve an image or project on this host, in the foreground.
 

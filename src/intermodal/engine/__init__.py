@@ -5,29 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from intermodal.engine.image import ImageStore
     from intermodal.engine.interface import Engine
     from intermodal.host import Host
+    from intermodal.oci.layout import Store
 
-__all__ = ["get_engine"]
+__all__ = ["NAMES", "get_engine"]
 
-NAMES = ("sandbox",)
+NAMES = ("sandbox", "docker", "podman")
 
 
-def get_engine(name: str, store: ImageStore, host: Host) -> Engine:
+def get_engine(name: str, store: Store, host: Host) -> Engine:
     """The engine called `name`, for images of `store`; nothing is started yet.
 
     Raises:
-        InputError: no engine of that name is built.
+        InputError: there is no engine of that name.
+        EngineError: its address is on another machine.
     """
-    from intermodal.engine.sandbox import SandboxEngine
     from intermodal.errors import InputError
 
     if name == "sandbox":
+        from intermodal.engine.sandbox import SandboxEngine
+
         return SandboxEngine(store, host)
-    later = name in ("docker", "podman", "containerd")
+    if name == "docker":
+        from intermodal.engine.docker import DockerEngine
+
+        return DockerEngine(store, host)
+    if name == "podman":
+        from intermodal.engine.podman import PodmanEngine
+
+        return PodmanEngine(store, host)
     raise InputError(
-        f"engine {name!r} is not built yet" if later else f"there is no engine {name!r}",
+        f"there is no engine {name!r}",
         found=f"engines: {', '.join(NAMES)}",
         next="leave --engine out, or give --engine sandbox",
     )

@@ -30,7 +30,7 @@ from intermodal.host import Host
 from intermodal.oci.canonical import canonical_json
 from intermodal.oci.descriptor import INDEX, MANIFEST, Descriptor
 from intermodal.oci.digest import CHUNK_BYTES, Digest
-from intermodal.oci.layout import Store
+from intermodal.oci.layout import NAME, Store
 from intermodal.oci.manifest import parse_descriptor
 
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -94,6 +94,14 @@ def read_parts(store: Store, manifest: Digest) -> Parts:
         raise StoreError(f"{manifest.short} is not an image manifest", found=str(error)) from error
     media_type = str(document.get("mediaType") or MANIFEST)
     return Parts(Descriptor(media_type, manifest, len(data)), config, layers, diff_ids, settings)
+
+
+def image_name(store: Store, manifest: Digest) -> str:
+    """The name under which the store lists an image, "digits:1.0.0"; one made of its digest when it has none."""
+    for item in store.listed():
+        if item.digest == manifest and item.annotations.get(NAME):
+            return item.annotations[NAME]
+    return f"image:{manifest.short}"
 
 
 def index_document(parts: Parts, name: str) -> bytes:

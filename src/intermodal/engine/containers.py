@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from intermodal.engine.archive import Loader, Parts, read_parts
+from intermodal.engine.archive import Loader, Parts, image_name, read_parts
 from intermodal.engine.bwrap import SCRATCH_BYTES
 from intermodal.engine.forward import LOOPBACK, Forwarder
 from intermodal.engine.hardening import SOCKET_FOLDER
@@ -33,8 +33,7 @@ from intermodal.engine.runtime import SOCKET_NAME, RuntimeFolder
 from intermodal.errors import EngineError, PortTakenError
 from intermodal.events import Events
 from intermodal.host import Host
-from intermodal.oci.digest import Digest
-from intermodal.oci.layout import NAME, Store
+from intermodal.oci.layout import Store
 from intermodal_server.contract import ENV_PORT, ENV_SOCKET, USER_ID
 
 LOG_BYTES = 256 << 10
@@ -338,14 +337,6 @@ class EngineContainer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-
-
-def image_name(store: Store, manifest: Digest) -> str:
-    """The name under which the store lists an image, "digits:1.0.0"; one made of its digest when it has none."""
-    for item in store.listed():
-        if item.digest == manifest and item.annotations.get(NAME):
-            return item.annotations[NAME]
-    return f"image:{manifest.short}"
 
 
 def _bound(folder: RuntimeFolder) -> Path:

@@ -9,12 +9,13 @@ import time
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from intermodal.engine.archive import Loader, read_parts
+from intermodal.engine.archive import Loader, image_name, read_parts
 from intermodal.errors import InputError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
+from intermodal.oci.reference import parse_name
 
 Into = Literal["docker", "podman", "containerd"]
 
@@ -74,6 +75,18 @@ def load(image: Digest, name: str, *, into: str, store: Store, host: Host, event
         bytes_sent=sent.bytes,
         seconds=time.monotonic() - began,
     )
+
+
+def name_for(image: Digest, wanted: str | None, store: Store) -> str:
+    """The name to load an image under: `wanted`, with a tag, else the one the store lists it under.
+
+    Raises:
+        InputError: `wanted` is no image name.
+    """
+    if wanted is None:
+        return image_name(store, image)
+    name, tag = parse_name(wanted)
+    return f"{name}:{tag or 'latest'}"
 
 
 def _loader(into: str, store: Store, host: Host) -> Loader:

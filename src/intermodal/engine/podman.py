@@ -78,17 +78,20 @@ class PodmanDriver:
         Raises:
             EngineError: podman refused.
         """
-        found = self.find(parts)
-        sent = Sent(found, 0, 0) if found else self._send(parts, events)
-        former = self._id_of(name)
-        self._podman("tag", sent.image, familiar(name))
-        if former and former != sent.image and name.startswith("localhost/intermodal/"):
+        listed = self._listed()
+        image = parts.config.digest.hex
+        sent = Sent(image, 0, 0) if image in listed else self._send(parts, list(listed), events)
+        full = _full(name)
+        former = [other for other, names in listed.items() if full in names and other != image]
+        if former or full not in listed.get(image, ()):
+            self._podman("tag", image, full)
+        if former and name.startswith("localhost/intermodal/"):
             with suppress(EngineError):  # still used by a container, or under another name: then it stays
-                self._podman("rmi", former)
+                self._podman("rmi", *former)
         return sent
 
-    def _send(self, parts: Parts, events: Events) -> Sent:
-        known = max((common(map(str, parts.diff_ids), held) for held in self._held()), default=0)
+    def _send(self, parts: Parts, others: Sequence[str], events: Events) -> Sent:
+        known = max((common(map(str, parts.diff_ids), held) for held in self._layers_of(others)), default=0)
         missing = parts.layers[known:]
         total = sum(layer.size_bytes for layer in missing)
         with events.task("load into podman", total=total, unit="bytes") as task:
@@ -96,7 +99,8 @@ class PodmanDriver:
                 self._pull(parts)
                 sent = Sent(parts.config.digest.hex, len(missing), total)
             except EngineError as error:
-                events.notice(f"podman did not read the store ({error.message}); sending the whole image")
+                why = "; ".join((error.message, *error.found))
+                events.notice(f"podman did not read the store ({why}); sending the whole image")
                 sent = self._send_archive(parts)
             task.advance(sent.bytes)
         if self.find(parts) is None:
@@ -131,21 +135,19 @@ class PodmanDriver:
             self._podman("untag", parts.config.digest.hex, name)
         return Sent(parts.config.digest.hex, len(parts.layers), count)
 
-    def _held(self) -> list[list[str]]:
-        """The layers of every image that podman holds."""
-        images = self._podman("images", "--all", "--quiet", "--no-trunc").split()
+    def _listed(self) -> dict[str, list[str]]:
+        """Every image that podman holds: id -> names."""
+        listed = json.loads(self._podman("images", "--all", "--no-trunc", "--format", "json") or "[]")
+        return {item["Id"].removeprefix("sha256:"): item.get("Names") or [] for item in listed or ()}
+
+    def _layers_of(self, images: Sequence[str]) -> list[list[str]]:
         if not images:
             return []
         try:
-            documents = json.loads(self._podman("image", "inspect", *dict.fromkeys(images)))
+            documents = json.loads(self._podman("image", "inspect", *images))
         except (MissingError, ValueError):  # removed in between: nothing is known, all is sent
             return []
         return [list((item.get("RootFS") or {}).get("Layers") or ()) for item in documents]
-
-    def _id_of(self, name: str) -> str | None:
-        with suppress(MissingError):
-            return self._podman("image", "inspect", "--format", "{{.Id}}", familiar(name)).strip()
-        return None
 
     # --- containers -----------------------------------------------------------------------------------------------
     def create(self, spec: Spec) -> str:
@@ -247,6 +249,11 @@ class PodmanDriver:
             raise EngineError("podman does not answer", found=f"{arguments[0]} took {timeout_s:.0f} s") from error
         except OSError as error:
             raise EngineError("podman cannot be started", found=str(error)) from error
+
+
+def _full(name: str) -> str:
+    """The name in full; podman calls images of no registry `localhost/…`."""
+    return name if familiar(name) == name else f"localhost/{name}"
 
 
 def _hybrid() -> bool:
