@@ -6,7 +6,7 @@ Rules, in order:
 1. Model and application files are hashed while they are stored; other bytes than the lock names are refused.
 2. Model files above 8 MiB have a layer each, so that a change of one moves nothing else; the rest share one.
 3. /app, the settings and the golden cases come last: they change most often and are small.
-4. A file of /app that looks like a secret stops the build.
+4. A file that looks like a secret stops the build, when it would be stored for the first time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from intermodal.oci.layer import write_layer
 from intermodal.project.value import Project
 from intermodal.rooms.build.bytecode import pyc_path
 from intermodal.rooms.build.part import Part, Tools
+from intermodal.rooms.build.secrets import refuse_secrets
 from intermodal.rooms.build.wheels.groups import policies
 from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import FileRow, ModelCard
@@ -94,6 +95,7 @@ def plan_app(lock: Lock, platform: str, settings: contract.ModelSettings) -> Par
     }
 
     def write(sink: BlobWriter, tools: Tools) -> LayerInfo:
+        refuse_secrets([*lock.app, *([lock.golden] if lock.golden else [])])
         sources = [(f"app/{row.path}", b"".join(read_row(row))) for row in lock.app]
         entries = [
             Entry.file(path, data, executable=row.executable)
@@ -198,6 +200,7 @@ def _model_part(rows: Sequence[FileRow], lock: Lock) -> Part:
     }
 
     def write(sink: BlobWriter, tools: Tools) -> LayerInfo:  # noqa: ARG001 - the shape of every writer
+        refuse_secrets(rows)
         return write_layer([_entry(f"model/{row.path}", row) for row in rows], sink)
 
     return Part("model", title, identity, _titled(write, "model", title))
