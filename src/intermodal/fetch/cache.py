@@ -77,7 +77,7 @@ def raise_store_error(folder: Path, error: OSError) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise StoreError(
             "the disk is full",
-            found=f"no space left for {folder}",
+            found=f"{error.strerror or error}: {folder}",
             next=["intermodal prune", "or set XDG_CACHE_HOME to a folder on another disk"],
         ) from error
     raise StoreError(

@@ -132,7 +132,7 @@ def _transfer(transfers: Transfers, request: Request, url: str, part: Path, task
     limit = request.size_bytes or MAX_BYTES
     with cache.storing(part.parent), part.open("r+b" if part.exists() else "w+b") as stream:
         hasher, have = _resume(stream, limit)
-        if not (request.size_bytes and have == request.size_bytes):
+        if hasher.hexdigest() != request.digest.hex:  # an earlier run may have died just before the rename
             with transfers.open(url, start=have) as (pieces, offset):
                 if offset != have:
                     hasher, have = hashlib.sha256(), 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 
 from intermodal.errors import DownloadError, HostError
+from intermodal.fetch.names import normalise
 from intermodal.fetch.transfer import NotThereError, Transfers, file_path, read_limited, shown
 from intermodal.host.pip import without_credentials
 from intermodal.oci.digest import Digest
@@ -33,15 +34,6 @@ class Link:
     url: str
     digest: Digest | None = None
     size_bytes: int = 0
-
-
-def normalise(name: str) -> str:
-    """The PEP 503 form of a distribution name.
-
-    >>> normalise("Scikit_Learn")
-    'scikit-learn'
-    """
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def offered(transfers: Transfers, name: str) -> Iterator[Link]:

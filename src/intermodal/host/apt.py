@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from intermodal.host.etc import etc
 
 if TYPE_CHECKING:
     from intermodal.host import Host
@@ -32,11 +33,8 @@ class AptSource:
 
 
 def read_apt_sources(host: Host) -> tuple[AptSource, ...]:
-    """Every binary archive of this machine in apt's order; empty off Debian.
-
-    `INTERMODAL_APT_DIR` in the host's environment replaces `/etc/apt`, for tests and containers.
-    """
-    folder = Path(host.environment.get("INTERMODAL_APT_DIR") or "/etc/apt")
+    """Every binary archive of this machine in apt's order; empty off Debian."""
+    folder = etc(host.environment) / "apt"
     files = [folder / "sources.list"]
     parts = folder / "sources.list.d"
     if parts.is_dir():

@@ -14,13 +14,14 @@ Spec: pip, "Configuration"; uv, "Package indexes" and "Environment variables".
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+from intermodal.host.etc import etc
 
 if TYPE_CHECKING:
     from intermodal.host import Host
@@ -161,7 +162,7 @@ def pip_config_files(host: Host) -> list[Path]:
             user[1] = home / ".config/pip/pip.conf"
     else:
         shared = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
-        files = [Path(folder) / "pip/pip.conf" for folder in shared if folder] + [Path("/etc/pip.conf")]
+        files = [Path(folder) / "pip/pip.conf" for folder in shared if folder] + [etc(environment) / "pip.conf"]
         config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
         user = [home / ".pip/pip.conf", config / "pip/pip.conf"]
     if not (chosen and Path(chosen).exists()):
@@ -175,6 +176,8 @@ def pip_config_files(host: Host) -> list[Path]:
 
 def read_pip_settings(host: Host) -> tuple[dict[str, str], tuple[str, ...]]:
     """The merged settings of pip for `pip install` (long option names), and the files that took part."""
+    import configparser
+
     by_section: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     files = []
     for path in pip_config_files(host):

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from intermodal.host.etc import etc
+
 if TYPE_CHECKING:
     from intermodal.host import Host
 
@@ -49,7 +51,7 @@ def uv_config_files(host: Host) -> list[Path]:
     if environment.get("UV_CONFIG_FILE"):
         return [Path(environment["UV_CONFIG_FILE"])]
     shared = [folder for folder in (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":") if folder]
-    system = next((p for f in shared if (p := Path(f) / "uv/uv.toml").exists()), Path("/etc/uv/uv.toml"))
+    system = next((p for f in shared if (p := Path(f) / "uv/uv.toml").exists()), etc(environment) / "uv/uv.toml")
     return [system, Path(environment.get("XDG_CONFIG_HOME") or host.home / ".config") / "uv/uv.toml"]
 
 

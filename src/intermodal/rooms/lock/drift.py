@@ -18,7 +18,8 @@ from dataclasses import replace
 
 import intermodal_server
 from intermodal.errors import ArtifactError, ContradictionError
-from intermodal.fetch.index import normalise
+from intermodal.events import SILENT, Events
+from intermodal.fetch.names import normalise
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.project.value import Project
@@ -88,13 +89,13 @@ def golden_row(project: Project) -> FileRow | None:
     return FileRow(GOLDEN_NAME, size_bytes, digest, project.golden)
 
 
-def refresh(lock: Lock, card: ModelCard, project: Project) -> tuple[Lock, tuple[str, ...]]:
+def refresh(lock: Lock, card: ModelCard, project: Project, *, events: Events = SILENT) -> tuple[Lock, tuple[str, ...]]:
     """The lock with the model, application and golden rows (and the name) of now, and what changed by that.
 
     The rows of the result know where their files lie on this host, also when nothing changed.
     """
     model = tuple(sorted(card.files, key=lambda row: row.path))
-    app = tuple(sorted(collect_app(project, card), key=lambda row: row.path))
+    app = tuple(sorted(collect_app(project, card, events=events), key=lambda row: row.path))
     golden = golden_row(project)
     changes = [
         *_file_changes("model", lock.model, model),

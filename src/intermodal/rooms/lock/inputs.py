@@ -16,12 +16,12 @@ import json
 import re
 
 from intermodal.errors import RequirementError
-from intermodal.fetch.index import normalise
+from intermodal.fetch.names import normalise
 from intermodal.oci.digest import Digest
 from intermodal.project.schema import Prune
 from intermodal.project.value import Project
 from intermodal.rooms.inspect.card import Evidence, ModelCard
-from intermodal.rooms.lock.debian.base import Suite, check_python
+from intermodal.rooms.lock.debian.suites import Suite, check_python
 from intermodal.rooms.lock.rows import Policy
 
 _NAME = re.compile(r"^\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")

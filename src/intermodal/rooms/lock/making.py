@@ -25,7 +25,8 @@ from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock import inputs, uv
 from intermodal.rooms.lock.app import collect_app
 from intermodal.rooms.lock.canonical import environment_digest
-from intermodal.rooms.lock.debian.base import resolve_base, suite_of
+from intermodal.rooms.lock.debian.base import resolve_base
+from intermodal.rooms.lock.debian.suites import suite_of
 from intermodal.rooms.lock.drift import contradictions, golden_row
 from intermodal.rooms.lock.lockfile import read_lock
 from intermodal.rooms.lock.resolve import SERVER_REQUIREMENTS, Wanted, kept_versions, resolve
@@ -77,7 +78,7 @@ def make(
         base=base,
         server=ServerLock(intermodal_server.__version__, server_tree()[0], server_packages),
         model=tuple(sorted(card.files, key=lambda row: row.path)),
-        app=_sorted(collect_app(project, card)),
+        app=_sorted(collect_app(project, card, events=events)),
         golden=golden_row(project),
         policy=inputs.policy_of(project),
         inputs=inputs.inputs_digest(card, project),

@@ -38,7 +38,7 @@ def obtain(
     """
     if not project.lock_path.exists():
         return _made(card, project, host, events, keyring), "made"
-    lock, changes = refresh(read_lock(project.lock_path), card, project)
+    lock, changes = refresh(read_lock(project.lock_path), card, project, events=events)
     stale = (*asked_differently(lock, card, project), *outdated(lock))
     if stale and project.file is None:
         return _made(card, project, host, events, keyring), "made"

@@ -1,0 +1,68 @@
+"""The Debian releases that a base can be made of, and the Python each brings.
+
+Takes the project's `base`; hands on a `Suite`, or the error that says which base to take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from intermodal.errors import NotBuiltYetError, RequirementError
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A Debian release that a base can be made of."""
+
+    name: str
+    python: str
+    glibc: tuple[int, int]
+
+
+SUITES = {
+    "bookworm": Suite("bookworm", "3.11", (2, 36)),
+    "trixie": Suite("trixie", "3.13", (2, 41)),
+}
+
+
+def suite_of(reference: str) -> Suite:
+    """The suite that a project's `base` names.
+
+    Raises:
+        NotBuiltYetError: a registry base.
+        RequirementError: a Debian release that we do not know.
+    """
+    kind, _, name = reference.partition(":")
+    if kind != "deb":
+        raise NotBuiltYetError(
+            "a registry base is not built yet",
+            found=f"base = {reference!r}",
+            next='base = "deb:bookworm" (Python 3.11) or "deb:trixie" (Python 3.13)',
+        )
+    if name not in SUITES:
+        raise RequirementError(
+            f"no base is known as {reference!r}",
+            found=f"known: {', '.join(f'deb:{suite}' for suite in SUITES)}",
+            next='base = "deb:bookworm" (Python 3.11) or "deb:trixie" (Python 3.13)',
+        )
+    return SUITES[name]
+
+
+def check_python(suite: Suite, wanted: str, why: str) -> None:
+    """Accept a Python version that the base has.
+
+    Raises:
+        RequirementError: the base has another; the message names the base that has it.
+    """
+    if wanted == suite.python:
+        return
+    fitting = next((other for other in SUITES.values() if other.python == wanted), None)
+    advice = (
+        f'base = "deb:{fitting.name}" brings Python {wanted}'
+        if fitting
+        else f"a registry base such as python:{wanted}-slim would bring it, not built yet; "
+        + "Debian bases: deb:bookworm brings 3.11, deb:trixie brings 3.13"
+    )
+    raise RequirementError(
+        f"the model needs Python {wanted}, but deb:{suite.name} brings {suite.python}", found=why, next=advice
+    )
