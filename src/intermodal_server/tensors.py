@@ -73,16 +73,17 @@ def flatten(values: Any, shape: Sequence[int], name: str) -> list[Any]:
                 raise TensorError(f"data of {name!r} is ragged at axis {axis}; its shape says {length} each")
             level = list(chain.from_iterable(level))
         values = level
-    if len(values) != count:
-        raise TensorError(f"data of {name!r} holds {len(values)} values, its shape says {count}")
-    return values
+    flat: list[Any] = values
+    if len(flat) != count:
+        raise TensorError(f"data of {name!r} holds {len(flat)} values, its shape says {count}")
+    return flat
 
 
 def nest(values: list[Any], shape: Sequence[int]) -> list[Any]:
     """Flat values as nested lists of `shape`."""
+    if 0 in shape:
+        return [nest([], shape[1:]) for _ in range(shape[0])] if len(shape) > 1 else []
     for length in reversed(shape[1:]):
-        if length == 0:
-            return [[] for _ in range(shape[0])]
         values = [values[i : i + length] for i in range(0, len(values), length)]
     return values
 
@@ -198,7 +199,8 @@ def decode(data: Buffer, datatype: str, name: str) -> list[Any]:
     values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()
-    return list(values)
+    numbers: list[Any] = values.tolist()
+    return numbers
 
 
 def check_binary(tensor: Tensor) -> None:

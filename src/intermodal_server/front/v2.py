@@ -1,7 +1,7 @@
 """Open Inference Protocol V2 over HTTP: bodies in, bodies out, JSON and binary tensors mixed freely.
 
-Takes a body and the value of `Inference-Header-Content-Length`, hands on `InferRequest`; takes outputs, hands on headers
-and body.
+Takes a body and the value of `Inference-Header-Content-Length`, hands on `InferRequest`; takes outputs, hands on
+headers and body.
 
 Rules, in order:
 1. That header alone decides whether the body has a binary part; Content-Type says nothing reliable.
