@@ -116,7 +116,7 @@ def _place(wheel: Wheel, member: Member, scheme: Scheme) -> tuple[str, bool]:
     if not name.startswith(f"{wheel.data_dir}/"):
         return f"{scheme.site}/{name}", False
     kind, _, rest = name[len(wheel.data_dir) + 1 :].partition("/")
-    distribution = wheel.dist_info.rpartition("-")[0]
+    distribution = wheel.dist_info.removesuffix(".dist-info").partition("-")[0]
     folders = {
         "purelib": scheme.site,
         "platlib": scheme.site,
