@@ -55,6 +55,7 @@ class IndexConfig:
     client_cert: str = ""
     trusted_hosts: tuple[str, ...] = ()
     no_index: bool = False
+    own_default: bool = False  # uv has a default index of its own and needs not be told
     origin: str = "default"  # default | pip | uv: whose configuration counts for indexes
     credentials: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)  # by host[:port]
     files: tuple[str, ...] = ()  # configuration files that said something
@@ -79,22 +80,22 @@ class IndexConfig:
             found["SSL_CLIENT_CERT"] = self.client_cert
         if self.trusted_hosts:
             found["UV_INSECURE_HOST"] = " ".join(self.trusted_hosts)
-        if self.default and self.default != PUBLIC_INDEX:
+        if self.default and self.default != PUBLIC_INDEX and not self.own_default:
             found["UV_DEFAULT_INDEX"] = self.default
         if self.origin != "pip":
             return found
-        if self.no_index:
-            found["UV_NO_INDEX"] = "1"
         if self.extra:
             found["UV_INDEX"] = " ".join(self.extra)
         if self.find_links:
             found["UV_FIND_LINKS"] = ",".join(self.find_links)
-        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+        if len(self.indexes) > 1:
+            found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
         return found
 
     def uv_arguments(self) -> tuple[str, ...]:
         """What uv can be told only by arguments."""
-        return tuple(part for path in self.constraints for part in ("--constraint", path))
+        constraints = [part for path in self.constraints for part in ("--constraint", path)]
+        return ("--no-index", *constraints) if self.no_index else tuple(constraints)
 
 
 def read_index_config(host: Host) -> IndexConfig:
@@ -115,6 +116,7 @@ def read_index_config(host: Host) -> IndexConfig:
             find_links=uv.find_links,
             no_index=uv.no_index,
             origin="uv",
+            own_default=bool(uv.default),
             credentials=uv.credentials,
             files=uv.files,
             cert="" if host.environment.get("SSL_CERT_FILE") else cert,

@@ -135,7 +135,7 @@ def test_no_index(tmp_path: Path) -> None:
         tmp_path, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path / "wheels"), PIP_EXTRA_INDEX_URL="https://x"
     )
     assert config.indexes == ()
-    assert config.uv_environment()["UV_NO_INDEX"] == "1"
+    assert config.uv_arguments() == ("--no-index",)
     assert "UV_INDEX" not in config.uv_environment()
 
 

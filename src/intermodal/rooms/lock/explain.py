@@ -24,6 +24,7 @@ _SOURCE_ONLY = re.compile(
 )
 _NO_TAG = re.compile(r"([A-Za-z0-9][\w.-]*)(?:([=<>!~]=?[^\s,]*))? (?:have|has) no wheels with a matching")
 _UNKNOWN = re.compile(r"([A-Za-z0-9][\w.-]*) was not found in the (?:package registry|provided package locations)")
+_REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)")
 _NETWORK = (
     "error sending request",
     "Failed to fetch",
@@ -39,6 +40,8 @@ def explain(stderr: str, question: Question, host: Host) -> IntermodalError:
     """The error that uv's failure means to the user."""
     text = _URL.sub(lambda match: without_credentials(match[0]), stderr)
     causes = _causes(text)
+    if _REFUSED.search(text):
+        return _no_access(text, host)
     if "No solution found" in text or "unsatisfiable" in text:
         return _unsatisfiable(causes, text, question, host)
     if any(mark in text for mark in _NETWORK):
@@ -99,16 +102,21 @@ def _unsatisfiable(causes: list[str], text: str, question: Question, host: Host)
     )
 
 
+def _no_access(text: str, host: Host) -> IndexUnreachableError:
+    refused = _REFUSED.search(text)
+    line = next((line for line in text.splitlines() if _REFUSED.search(line)), text)
+    url = _URL.search(line) or _URL.search(text)
+    place = urlsplit(url[0]).netloc if url else host.indexes.shown
+    return IndexUnreachableError(
+        f"{place} refuses access",
+        found=f"{url[0] if url else place}: {refused[0] if refused else 'no reason given'}",
+        next="put credentials into ~/.netrc, or into UV_INDEX_<NAME>_USERNAME and UV_INDEX_<NAME>_PASSWORD",
+    )
+
+
 def _unreachable(causes: list[str], text: str, host: Host) -> IntermodalError:
     url = _URL.search(text)
     place = urlsplit(url[0]).netloc if url else host.indexes.shown
-    status = re.search(r"\b(401|403)\b", text)
-    if status:
-        return IndexUnreachableError(
-            f"{place} refuses access",
-            found=causes[:2],
-            next="put credentials into ~/.netrc, or into UV_INDEX_<NAME>_USERNAME and UV_INDEX_<NAME>_PASSWORD",
-        )
     last = causes[-1] if causes else ""
     return IndexUnreachableError(
         f"cannot reach the package index at {place}",

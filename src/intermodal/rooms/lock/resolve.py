@@ -17,6 +17,8 @@ from pathlib import Path
 from intermodal.errors import RequirementError
 from intermodal.host import Host
 from intermodal.rooms.lock import accelerator
+from intermodal.rooms.lock.access import check_access
+from intermodal.rooms.lock.inputs import requirement_name
 from intermodal.rooms.lock.platforms import best_of, uv_platform
 from intermodal.rooms.lock.rows import PackageRow, WheelRow
 from intermodal.rooms.lock.uv import Question, Resolution, Target, compile_lock, dependencies_of
@@ -58,6 +60,7 @@ def resolve(wanted: Wanted, *, host: Host, preferences: Mapping[str, str] | None
     """
     if not wanted.requirements:
         return ()
+    check_access(host, requirement_name(wanted.requirements[0]))
     found: dict[str, Resolution] = {}
     preferred = dict(preferences or {})
     for platform in wanted.platforms:
