@@ -9,10 +9,10 @@ Rooms are imported where they are entered, because a command should pay only for
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from intermodal.errors import CheckFailedError, DriftError, UnsafeModelError
 from intermodal.events import SILENT, Events
@@ -161,6 +161,39 @@ def check(reference: str, *, host: Host, events: Events = SILENT, engine: str = 
     return check_image(digest, store=store, engine=get_engine(engine, store, host), host=host, events=events)
 
 
+def record(
+    path: Path,
+    inputs: Path,
+    *,
+    host: Host,
+    events: Events = SILENT,
+    python: Path | None = None,
+    locked: bool = False,
+    output: Path | None = None,
+) -> Path:
+    """The file of golden cases that now holds the model's answers to `inputs`.
+
+    Args:
+        path: project folder, project file, or bare model.
+        inputs: .npy, .npz, .csv, V2 JSON, or golden cases to record again.
+        host: this machine.
+        events: where progress goes.
+        python: the interpreter the model was trained with; default: the active environment's.
+        locked: record what the built image answers instead.
+        output: where to write; default: the project's golden.json.
+    """
+    from intermodal.golden.record import record as record_cases
+    from intermodal.host.files import write_atomically
+
+    project = load(path, host=host, events=events)
+    card = _safe(_card(project, host, events))
+    replay = _locked_replay(path, host, events) if locked else None
+    golden = record_cases(project, card, inputs, host=host, python=python, locked=locked, replay=replay, events=events)
+    written = output or project.golden or project.root / "golden.json"
+    write_atomically(written, golden.to_bytes())
+    return written
+
+
 def run(reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080) -> int:
     """Serve an image, or the project at an existing path, on loopback until interrupted; its exit status."""
     from intermodal.engine import get_engine
@@ -261,6 +294,25 @@ def _build_cold(
     watch.look([project.lock_path])
     warm.remember(path, tag, image, watch, host)
     return image
+
+
+def _locked_replay(path: Path, host: Host, events: Events) -> Replay:
+    """A function that answers requests inside the built image, and says which versions answered."""
+    from intermodal.engine import get_engine
+    from intermodal.rooms.check.locked import answers
+    from intermodal.rooms.lock.lockfile import read_lock
+
+    store = open_store(host)
+    digest = build(path, host=host, events=events).manifests[0].digest
+    found = read_lock(load(path, host=host).lock_path)
+    environment = {"python": found.base.python_version, "distributions": {p.name: p.version for p in found.packages}}
+
+    def replay(requests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        engine = get_engine("sandbox", store, host)
+        told = answers(digest, requests, store=store, engine=engine, host=host, events=events)
+        return {"responses": told, "environment": environment}
+
+    return replay
 
 
 def _card(project: Project, host: Host, events: Events) -> ModelCard:
