@@ -22,6 +22,7 @@ from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 
 if TYPE_CHECKING:
+    from intermodal.golden.record import Replay
     from intermodal.engine.load import LoadReport
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
