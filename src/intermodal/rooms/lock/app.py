@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from intermodal.errors import ProjectError, SecretFoundError, UnsafePathError
+from intermodal.errors import ProjectError, UnsafePathError
 from intermodal.events import SILENT, Events
 from intermodal.oci.digest import Digest
 from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock.app_closure import Closure, Missing
-from intermodal.rooms.lock.app_denied import secret_name
 from intermodal.rooms.lock.app_ignore import Ignore
 from intermodal.rooms.lock.app_include import MAX_FILES, Include
 
@@ -194,12 +193,6 @@ def _merged(closure: dict[str, Path], included: dict[str, Path]) -> dict[str, Pa
 def _check_module(path: str, source: Path, include: Include, ignore: Ignore, named: Collection[Path]) -> None:
     include.inside(source, path)
     relative = source.relative_to(include.root).as_posix()
-    if why := secret_name(relative):
-        raise SecretFoundError(
-            f"the import of {path} would put a secret into the image",
-            found=why,
-            next="read it at run time from what [secrets] delivers",
-        )
     if source.resolve() not in named and ignore.ignored(relative):
         raise ProjectError(
             f"{path} is imported, but .gitignore keeps it out",

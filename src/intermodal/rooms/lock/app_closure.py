@@ -42,6 +42,7 @@ class Closure:
     looked: set[Path] = field(default_factory=set)  # every place a module was looked for, there or not
     missing: list[Missing] = field(default_factory=list)
     _done: dict[str, bool] = field(default_factory=dict)  # module -> found here
+    _native: dict[Path, dict[str, str]] = field(default_factory=dict)  # folder -> stem -> compiled module
     _unread: list[tuple[str, Path, str]] = field(default_factory=list)  # path, file, package of files not yet parsed
 
     def follow(self, module: str, importer: str = "", line: int = 0, *, optional: bool = False) -> bool:
@@ -112,12 +113,13 @@ class Closure:
         return False
 
     def _extension(self, stem: Path) -> Path | None:
-        """The compiled module of this name, when there is one."""
+        """The compiled module of this name, when there is one; each folder is listed once."""
         folder = stem.parent
-        if not folder.is_dir():
-            return None
-        found = sorted(path for path in folder.glob(f"{stem.name}.*so") if path.name.split(".")[0] == stem.name)
-        return found[0] if found else None
+        if folder not in self._native:
+            names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+            self._native[folder] = {name.split(".")[0]: name for name in reversed(names) if name.endswith(".so")}
+        name = self._native[folder].get(stem.name)
+        return folder / name if name else None
 
     def _take(self, path: str, source: Path, package: str) -> None:
         self.files[path] = source

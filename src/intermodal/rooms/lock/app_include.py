@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from intermodal.errors import ProjectError, SecretFoundError, UnsafePathError
@@ -47,8 +48,7 @@ class Include:
             SecretFoundError: the pattern names a file that holds secrets.
         """
         clean = _clean(pattern)
-        wildcard = any(character in clean for character in "*?[")
-        found = self._glob(clean) if wildcard else self._named(clean, pattern)
+        found = self._glob(clean) if _is_wild(clean) else self._named(clean, pattern)
         if not found:
             raise ProjectError(
                 f"include {pattern!r} names nothing",
@@ -72,18 +72,16 @@ class Include:
         return {path: self.inside(place, path)} if place.is_file() else {}
 
     def _glob(self, pattern: str) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        first = pattern.split("/", 1)[0]
-        self.looked.add(self.root if any(c in first for c in "*?[") else self.root / first)
-        for place in sorted(self.root.glob(pattern)):
-            path = place.relative_to(self.root).as_posix()
-            self.looked.add(place.parent)
-            if place.is_dir() and not self._refused(path, folder=True, respect=True):
-                if not pattern.endswith("**"):
-                    found.update(self._walk(place, path, respect=True))
-            elif place.is_file() and not self._refused(path, folder=False, respect=True):
-                found[path] = self.inside(place, path)
-        return found
+        """Everything that the pattern matches, and all that is in folders that it matches."""
+        wanted = pattern.split("/")
+        fixed = next(i for i, part in enumerate(wanted) if _is_wild(part))
+        start = "/".join(wanted[:fixed])
+        place = self.root / start if start else self.root
+        self.looked.add(place)
+        if not place.is_dir():
+            return {}
+        walked = self._walk(place, start, respect=True)
+        return {path: file for path, file in walked if _matches(path.split("/"), wanted)}
 
     def _walk(
         self, folder: Path, path: str, *, respect: bool, above: tuple[str, ...] = ()
@@ -122,6 +120,7 @@ class Include:
 
         Raises:
             UnsafePathError: a link leads out.
+            SecretFoundError: it is, or points at, a file that holds secrets by its name.
         """
         real = place.resolve()
         if real != self.root and self.root not in real.parents:
@@ -130,7 +129,32 @@ class Include:
                 found=f"a link to {real}",
                 next="copy what it points at into the project",
             )
+        if real.is_file() and (why := secret_name(real.relative_to(self.root).as_posix())):
+            raise SecretFoundError(
+                f"{path} would put a secret into the image",
+                found=why,
+                next="read it at run time from what [secrets] delivers",
+            )
         return place
+
+
+def _is_wild(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _matches(path: list[str], pattern: list[str]) -> bool:
+    """Whether the pattern matches a path or a folder above it; `**` stands for any number of folders.
+
+    >>> _matches(["a", "b", "c.csv"], ["**", "*.csv"]), _matches(["a", "b"], ["?"]), _matches(["a"], ["a", "*"])
+    (True, True, False)
+    """
+    if not pattern:
+        return True
+    if not path:
+        return False
+    if pattern[0] == "**":
+        return _matches(path, pattern[1:]) or _matches(path[1:], pattern)
+    return fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
 
 
 def _clean(pattern: str) -> str:
