@@ -168,8 +168,11 @@ class LocalContainer:
                     with suppress(ProcessLookupError):
                         os.kill(member, signal.SIGKILL)
             self._signal(signal.SIGKILL)
+            if self._handle >= 0:
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_SETTLE_S)  # bwrap follows once it has reaped the first process
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # bwrap itself, or the family without a sandbox
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._keeper.join(_SETTLE_S)
         for handle in (self._handle, self._status):

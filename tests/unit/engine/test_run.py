@@ -1,0 +1,106 @@
+"""`serve`: says where, ends in peace on SIGTERM and Ctrl-C, and tells why when the server ends by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.tiny_image import tiny_image
+
+from intermodal.engine import get_engine
+from intermodal.engine.container import LocalContainer
+from intermodal.engine.interface import RunRequest
+from intermodal.engine.run import serve
+from intermodal.engine.sandbox import SandboxEngine
+from intermodal.errors import EngineError, InputError
+from intermodal.events import Events
+from intermodal.host import read
+from intermodal.oci.digest import Digest
+from intermodal.oci.layout import Store
+
+pytestmark = pytest.mark.sandbox
+
+
+class Listener(Events):
+    """Asks the server as soon as its address is told, then sends a signal to this process."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+        self.said: list[str] = []
+        self.answer = b""
+
+    def notice(self, message: str) -> None:
+        self.said.append(message)
+        if message.startswith("serving on "):
+            threading.Thread(target=self._ask, args=(message.split()[2].rstrip(","),)).start()
+
+    def _ask(self, url: str) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{url}/", timeout=30) as response:
+                self.answer = response.read()
+        finally:
+            os.kill(os.getpid(), self.number)
+
+
+class With:
+    """An engine that adds variables."""
+
+    name = "sandbox"
+
+    def __init__(self, engine: SandboxEngine, **environment: str) -> None:
+        self.engine = engine
+        self.environment = environment
+
+    def start(self, request: RunRequest) -> LocalContainer:
+        return self.engine.start(replace(request, environment=self.environment))
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[SandboxEngine, Digest]:
+    folder = tmp_path_factory.mktemp("run")
+    host = replace(read(), home=folder, environment={"TMPDIR": str(folder)})
+    store = Store(host.data_dir / "store").open_or_create()
+    image = tiny_image(store)
+    engine = get_engine("sandbox", store, host)
+    assert isinstance(engine, SandboxEngine)
+    return engine, image
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serves_until_a_signal(ground: tuple[SandboxEngine, Digest], number: signal.Signals, tmp_path: Path) -> None:
+    engine, image = ground
+    listener = Listener(number)
+    with handlers_restored():
+        assert serve(image, engine=With(engine, GREETING="moin"), port=0, events=listener) == 0
+    assert listener.answer == b"moin"
+    assert "isolation full" in listener.said[0]
+    assert listener.said[-1] == "finishing what is under way"
+    assert tmp_path.exists()
+
+
+def test_server_that_ends_by_itself_is_quoted(ground: tuple[SandboxEngine, Digest]) -> None:
+    engine, image = ground
+    with handlers_restored(), pytest.raises(EngineError) as caught:
+        serve(image, engine=With(engine, FAIL="no such column"), port=0, events=Events())
+    assert "exit status 7" in caught.value.found
+    assert any("no such column" in line for line in caught.value.found)
+
+
+def test_unknown_engine_is_named(ground: tuple[SandboxEngine, Digest], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no engine 'dokcer'"):
+        get_engine("dokcer", Store(tmp_path), read())
