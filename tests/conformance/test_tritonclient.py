@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from intermodal_server.contract import Signature, TensorSpec
 from support.envs import training_python
 from support.serving import echo_settings, serve, write_root
+
+from intermodal_server.contract import Signature, TensorSpec
 
 TWICE = """
 class Model:
@@ -15,7 +16,7 @@ class Model:
         return {"twice": [[2.0 * v for v in row] for row in n], "loud": [v.upper() for v in s]}
 """
 
-CLIENT = r'''
+CLIENT = r"""
 import asyncio, sys
 import numpy as np
 import tritonclient.http as sync_client
@@ -47,7 +48,8 @@ for binary in (True, False):
     right(client.infer("twice", tensors(sync_client, binary)))
     for binary_out in (True, False):
         wanted = [sync_client.InferRequestedOutput(name, binary_data=binary_out) for name in ("loud", "twice")]
-        result = client.infer("twice", tensors(sync_client, binary), outputs=wanted, request_id="id 7", model_version="1")
+        more = {"request_id": "id 7", "model_version": "1"}
+        result = client.infer("twice", tensors(sync_client, binary), outputs=wanted, **more)
         right(result)
         assert result.get_response()["id"] == "id 7"
     for algorithm in ("gzip", "deflate"):
@@ -72,7 +74,7 @@ async def asynchronous():
 
 asyncio.run(asynchronous())
 print("all right")
-'''
+"""
 
 
 def test_unmodified_tritonclient(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""V2 on the wire, as clients other than tritonclient were seen to speak it: kserve, `mlserver infer`, curl, V2 by the book."""
+"""V2 on the wire, as kserve, `mlserver infer` and curl were seen to speak it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from support.serving import Served, echo_root, infer_body, serve
 
 INFER = "/v2/models/echo/infer"
@@ -48,7 +47,9 @@ def test_id_is_echoed_only_when_given(server: Served) -> None:
     assert "id" not in server.request("POST", INFER, infer_body([1])).json
 
 
-@pytest.mark.parametrize("kind", ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind", ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"]
+)
 def test_content_type_does_not_decide_how_the_body_is_read(server: Served, kind: str) -> None:
     headers = {"Content-Type": kind} if kind else {}
     assert server.request("POST", INFER, infer_body([1]), headers).json["outputs"][0]["data"] == [2.0]

@@ -230,9 +230,24 @@ class Served:
 
 @contextmanager
 def serve(
-    root: Path, *, python: Path | None = None, tcp: bool = False, wait: bool = True, **variables: Any
+    root: Path,
+    *,
+    worker: Path | None = None,
+    code: Path = CODE_DIR,
+    tcp: bool = False,
+    wait: bool = True,
+    **variables: Any,
 ) -> Iterator[Served]:
-    """The server over `root`; variables are given without their INTERMODAL_ prefix, in lower case."""
+    """The server over `root`.
+
+    Args:
+        root: what an image holds, as `write_root` lays it out.
+        worker: the model's interpreter; default this one.
+        code: the server's folder.
+        tcp: listen on a free port of loopback too.
+        wait: return only when it is ready.
+        variables: settings of the environment without their INTERMODAL_ prefix, in lower case.
+    """
     folder = Path(tempfile.mkdtemp(prefix="im-"))
     port = 0
     if tcp:
@@ -244,7 +259,7 @@ def serve(
         "host": "127.0.0.1",
         "port": port,
         "socket": folder / "s",
-        "worker_python": python or sys.executable,
+        "worker_python": worker or sys.executable,
         "front_site": FRONT_SITE,
         "drain_s": 0,
         **variables,
@@ -253,7 +268,7 @@ def serve(
     environment["PATH"] = os.environ["PATH"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(CODE_DIR)], env=environment, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-I", "-S", str(code)], env=environment, stdout=log, stderr=log, start_new_session=True
         )
     served = Served(process, folder / "s", port, folder / "log", environment)
     try:

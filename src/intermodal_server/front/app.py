@@ -36,6 +36,7 @@ from intermodal_server.tensors import Tensor
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Answer = tuple[int, Headers, bytes]
 JSON: Headers = [(b"content-type", b"application/json")]
+NOTHING_HERE = Refusal(404, "there is nothing at this path")
 
 
 def _json(status: int, document: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
@@ -80,9 +81,9 @@ class App:
         if path == "/predict":
             _only(method, "POST")
             return await self._predict(scope, receive)
-        if not path.startswith("/v2"):
-            raise Refusal(404, "there is nothing at this path")
-        parts = path.rstrip("/").split("/")[2:]
+        root, *parts = path.rstrip("/").split("/")[1:] or [""]
+        if root != "v2":
+            raise NOTHING_HERE
         if not parts:
             _only(method, "GET")
             return _json(200, self._server_metadata())
@@ -93,17 +94,20 @@ class App:
             return _json(200, [self._index_entry()])
         if parts[0] == "models" and len(parts) > 1:
             return await self._model(parts, method, scope, receive)
-        raise Refusal(404, "there is nothing at this path")
+        raise NOTHING_HERE
 
     def _probe(self, parts: list[str], method: str) -> Answer:
+        if parts not in (["health", "live"], ["health", "ready"]):
+            raise NOTHING_HERE
         _only(method, "GET")
         if parts == ["health", "live"]:
             return _json(200, {"live": True})
-        if parts == ["health", "ready"]:
-            self._health.workers = self._dispatcher.workers
-            body = self._health.body()
-            return _json(200 if body["ready"] else 503, body)
-        raise Refusal(404, "there is nothing at this path")
+        body = self._health_body()
+        return _json(200 if body["ready"] else 503, body)
+
+    def _health_body(self) -> dict[str, Any]:
+        self._health.workers = self._dispatcher.workers
+        return self._health.body()
 
     async def _model(self, parts: list[str], method: str, scope: Mapping[str, Any], receive: Receive) -> Answer:
         name, rest = parts[1], parts[2:]
@@ -118,13 +122,12 @@ class App:
             return _json(200, self._model_metadata())
         if rest == ["ready"]:
             _only(method, "GET")
-            self._health.workers = self._dispatcher.workers
-            body = {"name": name, **self._health.body()}
+            body = {"name": name, **self._health_body()}
             return _json(200 if body["ready"] else 503, body)
         if rest == ["infer"]:
             _only(method, "POST")
             return await self._infer(scope, receive)
-        raise Refusal(404, "there is nothing at this path")
+        raise NOTHING_HERE
 
     # --- answers ------------------------------------------------------------------------------------------------------
     def _server_metadata(self) -> dict[str, Any]:
@@ -140,7 +143,7 @@ class App:
         }
 
     def _index_entry(self) -> dict[str, Any]:
-        reason = self._health.reason
+        reason = str(self._health_body().get("reason", ""))
         return {
             "name": self._settings.name,
             "version": self._settings.version,

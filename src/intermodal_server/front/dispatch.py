@@ -132,13 +132,14 @@ class Dispatcher:
             task.add_done_callback(self._tasks.discard)
 
     async def _run(self, link: WorkerLink, job: Job) -> None:
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, link.give_up)
         try:
-            outputs = await asyncio.wait_for(link.ask(job.request_id, job.inputs), self._timeout_s)
-        except asyncio.TimeoutError:
-            self._drop(link, f"no answer within {self._timeout_s:g} s", job)
-            self._fail(job, Refusal(504, f"the model did not answer within {self._timeout_s:g} s"))
-            return
+            outputs = await link.ask(job.request_id, job.inputs)
         except WorkerGone as error:
+            if link.given_up:
+                self._drop(link, f"no answer within {self._timeout_s:g} s", job)
+                self._fail(job, Refusal(504, f"the model did not answer within {self._timeout_s:g} s"))
+                return
             self._drop(link, f"it broke off: {error}", job)
             self._fail(job, Refusal(500, "the model process ended while it worked on this request"))
             return
@@ -150,6 +151,8 @@ class Dispatcher:
         else:
             if not job.answer.done():
                 job.answer.set_result(outputs)
+        finally:
+            timer.cancel()
         if self._links.get(link.number) is link:
             self._idle.append(link)
             self._pump()

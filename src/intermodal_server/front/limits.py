@@ -10,7 +10,6 @@ an expansion past the same limit.
 from __future__ import annotations
 
 import asyncio
-import time
 import zlib
 from collections.abc import Awaitable, Mapping
 from typing import Any, Callable
@@ -99,23 +98,49 @@ async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: in
         raise Refusal(415, "this content encoding is not accepted; send gzip, deflate or none", close=True)
     _declared_length(headers, limit)
     body = bytearray()
-    begin_s = time.monotonic()
-    while True:
-        left_s = begin_s + slow_body_s + len(body) / SLOWEST_BYTES_PER_S - time.monotonic()
-        try:
-            message = await asyncio.wait_for(receive(), max(left_s, 0.001))
-        except asyncio.TimeoutError:
-            raise Refusal(408, "the request body came too slowly", close=True) from None
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            break
+    with _Patience(body, slow_body_s):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                break
     if encoding in ("gzip", "deflate"):
         return decompress(body, encoding, limit)
     return bytes(body)
+
+
+class _Patience:
+    """Ends the wait for a body that comes too slowly; one timer a request, where `wait_for` would take a task each."""
+
+    def __init__(self, body: bytearray, grace_s: float) -> None:
+        self._body = body
+        self._grace_s = grace_s
+        self._expired = False
+
+    def __enter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._begin_s = self._loop.time()
+        self._timer = self._loop.call_later(self._grace_s, self._look)
+
+    def _look(self) -> None:
+        left_s = self._begin_s + self._grace_s + len(self._body) / SLOWEST_BYTES_PER_S - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        elif self._task is not None:
+            self._expired = True
+            self._task.cancel()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._timer.cancel()
+        if self._expired:
+            if self._task is not None and hasattr(self._task, "uncancel"):
+                self._task.uncancel()
+            raise Refusal(408, "the request body came too slowly", close=True) from None
 
 
 def decompress(data: bytearray, encoding: str, limit: int) -> bytes:

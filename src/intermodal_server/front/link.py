@@ -36,6 +36,7 @@ class WorkerLink:
         self.number = number
         self._reader = reader
         self._writer = writer
+        self.given_up = False
 
     @classmethod
     async def open(cls, number: int, descriptor: int) -> WorkerLink:
@@ -73,6 +74,11 @@ class WorkerLink:
         if problem is not None:
             raise WorkerError(str(problem.get("kind", "model")), str(problem.get("message", "")))
         return outputs
+
+    def give_up(self) -> None:
+        """Make the `ask` that runs now fail: its time is over."""
+        self.given_up = True
+        self._writer.transport.abort()
 
     def close(self) -> None:
         """Give the connection up."""

@@ -62,7 +62,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal = (status, message)
         self.send_400_response(message)
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - what uvicorn would say
+    def send_400_response(self, msg: str) -> None:
         """Answer what never became a request, then close."""
         status, message = self._refusal
         if self.transport.is_closing():

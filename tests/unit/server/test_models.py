@@ -1,4 +1,4 @@
-"""Real models answer through the server as they answered where they were trained: the golden replay says so at start."""
+"""Real models answer through the server as they answered where they were trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def outputs(server: Served, name: str, request: dict[str, Any]) -> dict[str, Any
 
 def test_sklearn_pipeline_by_json_and_binary_over_socket_and_tcp() -> None:
     case = golden("digits")[1]
-    with serve(trained("digits"), python=models_python(), tcp=True) as server:
+    with serve(trained("digits"), worker=models_python(), tcp=True) as server:
         found = outputs(server, "digits", case["request"])
         recorded = {output["name"]: output for output in case["response"]["outputs"]}
         assert found == recorded
@@ -70,7 +70,7 @@ def test_sklearn_pipeline_by_json_and_binary_over_socket_and_tcp() -> None:
 
 
 def test_columns_with_strings_and_nulls() -> None:
-    with serve(trained("columns"), python=models_python()) as server:
+    with serve(trained("columns"), worker=models_python()) as server:
         case = golden("columns")[0]
         found = outputs(server, "columns", case["request"])
         assert found["label"]["datatype"] == "BYTES" and set(found["label"]["data"]) <= {"yes", "no"}
@@ -88,10 +88,10 @@ def test_columns_with_strings_and_nulls() -> None:
 
 
 def test_regressor_and_skops() -> None:
-    with serve(trained("regressor"), python=models_python()) as server:
+    with serve(trained("regressor"), worker=models_python()) as server:
         case = golden("regressor")[0]
         assert list(outputs(server, "regressor", case["request"])) == ["prediction"]
-    with serve(trained("skops"), python=models_python()) as server:
+    with serve(trained("skops"), worker=models_python()) as server:
         assert set(outputs(server, "skops", golden("skops")[0]["request"])) == {"label", "probabilities"}
 
 
@@ -121,7 +121,7 @@ def test_onnx_keeps_its_own_names_and_types(tmp_path: Path) -> None:
     )
     settings = ModelSettings("plus", "3", "onnx", "onnx", "plus.onnx", signature, call="named")
     root = write_root(tmp_path / "root", settings, model={"plus.onnx": onnx_file(tmp_path)})
-    with serve(root, python=models_python()) as server:
+    with serve(root, worker=models_python()) as server:
         request = {
             "inputs": [
                 {"name": "s", "datatype": "BYTES", "shape": [1], "data": ["ä"]},
@@ -156,7 +156,7 @@ def test_predictor_gets_arrays_with_numpy_and_lists_without(tmp_path: Path, nump
     settings = echo_settings(predictor="mine:Model", signature=signature, artifact="add.txt")
     app = {"mine.py": PREDICTOR.replace("{ANSWER}", answer)}
     root = write_root(tmp_path, settings, app=app, model={"add.txt": b"10"})
-    with serve(root, python=models_python() if numpy else None) as server:
+    with serve(root, worker=models_python() if numpy else None) as server:
         reply = server.request("POST", "/predict", {"inputs": {"n": [1, 2], "s": ["a", "ü"]}})
         assert reply.json == {
             "outputs": {"kind": ["ndarray" if numpy else "list"], "sum": [11, 12], "upper": ["A", "Ü"]}
@@ -170,7 +170,7 @@ def test_front_and_worker_share_no_package(tmp_path: Path) -> None:
         "        return {'y': [1.0]}\n"
     )
     root = write_root(tmp_path, echo_settings(predictor="reports:Model"), app={"reports.py": reports})
-    with serve(root, python=models_python()) as server:
+    with serve(root, worker=models_python()) as server:
         assert server.infer([1]).json["outputs"][0]["data"] == [0.0]
 
 

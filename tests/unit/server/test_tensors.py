@@ -123,8 +123,9 @@ def test_bytes_that_are_no_text_cannot_go_into_json() -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        {}, {"name": "x", "datatype": "FP64", "shape": [1]}, {"name": "x", "datatype": "FP8", "shape": [1], "data": [1]},
-        {"name": 1, "datatype": "FP64", "shape": [1], "data": [1]}, [],
+        {}, {"name": "x", "datatype": "FP64", "shape": [1]}, [],
+        {"name": "x", "datatype": "FP8", "shape": [1], "data": [1]},
+        {"name": 1, "datatype": "FP64", "shape": [1], "data": [1]},
         {"name": "x", "datatype": "FP64", "shape": [-1], "data": [1]},
         {"name": "x", "datatype": "FP64", "shape": [True], "data": [1]},
     ],
