@@ -61,4 +61,5 @@ def upstream(version: str) -> str:
     >>> upstream("3.11.2-6+deb12u9")
     '3.11.2'
     """
-    return version.partition(":")[2 if ":" in version else 0].rpartition("-")[0] or version
+    rest = version.partition(":")[2] if ":" in version else version
+    return rest.rpartition("-")[0] or rest
