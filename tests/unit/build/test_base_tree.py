@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import debs
 
-from intermodal.errors import PackageFileError
+from intermodal.errors import PackageFileError, StoreError
 from intermodal.oci.digest import Digest
 from intermodal.rooms.build import base_tree
 from intermodal.rooms.build.base_files import add_package_record, add_system_files, certificate_bundle
@@ -199,3 +199,9 @@ def test_contents_beyond_the_memory_bound_wait_on_disk(tmp_path: Path, monkeypat
         add(tree, tmp_path, debs.deb([(f"./{path}", data) for path, data in files.items()]))
         assert {path: content(tree, path) for path in files} == files
     assert [path.name for path in tmp_path.iterdir()] == ["pkg.deb"]
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_tree, "SPOOL_BYTES", 1000)
+    with Tree(Path("/dev/full")) as tree, pytest.raises(StoreError, match="cannot hold the files"):
+        tree.add_file("usr/x", b"1" * 2000)

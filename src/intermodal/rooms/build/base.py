@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from intermodal.errors import DuplicatePathError, HostError, PackageFileError, UnsafePathError
 from intermodal.events import Events
 from intermodal.host import Host
+from intermodal.oci.blob import failure
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import Digest
 from intermodal.oci.entry import Entry
@@ -275,7 +276,10 @@ def _entry(tree: Tree, node: Node) -> Entry:
 
 def _tree(host: Host) -> Tree:
     folder = host.cache_dir / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure("cannot write into the cache", folder, error) from error
     return Tree(folder)
 
 

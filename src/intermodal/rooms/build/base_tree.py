@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from intermodal.errors import DuplicatePathError, UnsafePathError
+from intermodal.oci.blob import failure
 from intermodal.oci.tar_reader import Kind
 from intermodal.rooms.build.base_rules import is_pruned
 from intermodal.rooms.build.debs import Deb, DebEntry, link_text
@@ -51,6 +52,7 @@ class Tree:
     def __init__(self, folder: Path | None = None) -> None:
         """`folder`: where the temporary file goes when memory does not do; None takes the system's."""
         self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=None if folder is None else str(folder))  # noqa: SIM115 - see __exit__
+        self._folder = folder or Path(tempfile.gettempdir())
         self._end = 0
         self._nodes: dict[str, Node] = {}
         self._folders: dict[str, bool] = {}  # path -> something in it was pruned
@@ -177,9 +179,12 @@ class Tree:
 
     def _store(self, pieces: Iterable[bytes]) -> tuple[int, int]:
         start = self._end
-        self._spool.seek(start)
         for piece in pieces:
-            self._spool.write(piece)
+            try:
+                self._spool.seek(self._end)
+                self._spool.write(piece)
+            except OSError as error:
+                raise failure("cannot hold the files of Debian packages", self._folder, error) from error
             self._end += len(piece)
         return start, self._end - start
 

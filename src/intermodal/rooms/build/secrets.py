@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from intermodal.errors import SecretFoundError
+from intermodal.errors import InputError, SecretFoundError
 from intermodal.rooms.build.secret_rules import matches
 from intermodal.rooms.inspect.card import FileRow
 from intermodal.rooms.lock.app_denied import secret_name
@@ -75,7 +75,15 @@ def find_secrets(files: Iterable[FileRow]) -> tuple[SecretFinding, ...]:
 
 def _in_file(path: str, source: Path) -> Iterator[SecretFinding]:
     name = path.rpartition("/")[2]
-    with source.open("rb") as stream:
+    try:
+        opened = source.open("rb")
+    except OSError as error:
+        raise InputError(
+            f"cannot look for secrets in {path}",
+            found=error.strerror or str(error),
+            next="check the file and its owner",
+        ) from error
+    with opened as stream:
         piece = stream.read(PIECE_BYTES)
         binary = b"\0" in piece[:8192]
         kept = done = newlines = found = 0  # kept: bytes at the piece's start that were searched before
