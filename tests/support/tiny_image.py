@@ -6,6 +6,7 @@ tell the difference.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -27,7 +28,10 @@ from intermodal.oci.manifest import manifest_bytes
 from intermodal_server.contract import SERVER_CODE_DIR
 
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
-MODULES = "http.server, socketserver, json, signal, ctypes, socket, threading, encodings.idna, errno, fcntl, resource, runpy, pkgutil"
+MODULES = (
+    "http.server, socketserver, json, signal, ctypes, socket, threading, encodings.idna, errno, fcntl, resource, "
+    "runpy, pkgutil"
+)
 
 SERVICE = """
 import http.server, os, signal, socketserver, sys, threading, time
@@ -80,13 +84,11 @@ def tiny_image(
     architecture = ARCHITECTURES[platform.machine().lower()]
     source = service.replace("VERSION", repr(code))
     layers = [
-        _add(store, _python_tar(), "base"),
-        _add(store, _tar({f"{SERVER_CODE_DIR}/__main__.py": source.encode()}), "app"),
+        _add(store, *_base(), "base"),
+        _add(store, *_packed({f"{SERVER_CODE_DIR}/__main__.py": source.encode()}), "app"),
     ]
     lock = {"dev.intermodal.lock.digest": str(Digest.of(code.encode()))}
-    config = config_bytes(
-        layers=layers, architecture=architecture, python=VERSION, labels={**lock, **(labels or {})}
-    )
+    config = config_bytes(layers=layers, architecture=architecture, python=VERSION, labels={**lock, **(labels or {})})
     digest, size_bytes = store.put_bytes(config)
     data = manifest_bytes(
         Descriptor(CONFIG, digest, size_bytes), [Descriptor(LAYER_GZIP, x.digest, x.size_bytes) for x in layers]
@@ -96,13 +98,23 @@ def tiny_image(
     return manifest
 
 
-def _add(store: Store, tar: bytes, kind: str) -> LayerInfo:
-    data = gzip.compress(tar, 1, mtime=0)
+@functools.cache
+def _base() -> tuple[bytes, bytes]:
+    return _packed(_python_files())
+
+
+def _packed(files: Mapping[str, bytes]) -> tuple[bytes, bytes]:
+    """The files as tar, plain and compressed."""
+    tar = _tar(files)
+    return tar, gzip.compress(tar, 1, mtime=0)
+
+
+def _add(store: Store, tar: bytes, data: bytes, kind: str) -> LayerInfo:
     digest, size_bytes = store.put_bytes(data)
     return LayerInfo(digest, Digest.of(tar), size_bytes, len(tar), kind)
 
 
-def _python_tar() -> bytes:
+def _python_files() -> dict[str, bytes]:
     """This interpreter under /usr, with the modules that the service and the probe need and the libraries they need."""
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     program = Path(sys.executable).resolve()
@@ -129,7 +141,7 @@ def _python_tar() -> bytes:
             if not wanted.startswith("/"):
                 files[f"/lib/{wanted}"] = found.read_bytes()
     files["/etc/passwd"] = b"root:x:0:0::/:/sbin/nologin\nnonroot:x:65532:65532::/tmp:/sbin/nologin\n"
-    return _tar(files)
+    return files
 
 
 def _libraries(binary: Path) -> list[tuple[str, Path]]:

@@ -159,7 +159,7 @@ def demultiplex(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def escaped(name: str) -> str:
     """An image name as part of a path."""
-    return quote(name, safe=":@")
+    return quote(name, safe="/:@")
 
 
 def _reason(body: bytes) -> str:

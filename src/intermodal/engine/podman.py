@@ -155,7 +155,15 @@ class PodmanDriver:
         runtime = ["--runtime", "runc"] if _hybrid() and shutil.which("runc") else []
         profile = write_profile(spec.folder, self._host.architecture) if spec.policy.seccomp else None
         filtered = ["--security-opt", f"seccomp={profile}"] if profile else []
-        return self._podman(*runtime, "create", *options(spec), *filtered, spec.image).strip().splitlines()[-1]
+        return (
+            self._podman(*runtime, "create", *options(spec, timers=self._systemd()), *filtered, spec.image)
+            .strip()
+            .splitlines()[-1]
+        )
+
+    def _systemd(self) -> bool:
+        runtime = "/run" if self._host.uid == 0 else self._host.environment.get("XDG_RUNTIME_DIR", "")
+        return Path(runtime, "systemd", "private").exists()
 
     def start(self, container: str) -> None:
         """Run it."""

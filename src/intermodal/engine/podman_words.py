@@ -18,18 +18,28 @@ _SECOND_NS = 1_000_000_000
 _HEALTH = (("Interval", "--health-interval"), ("Timeout", "--health-timeout"), ("StartPeriod", "--health-start-period"))
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 # What podman says, and what the person can do about it.
+_IDS = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, who needs a name in /etc/passwd"
 _REMEDIES = (
-    ("cannot find uid/gid for user", "give this user a name and ids: useradd, usermod --add-subuids, --add-subgids"),
-    ("no subuid ranges found", "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"),
-    ("newuidmap", "sudo apt install uidmap; and give this user ids in /etc/subuid and /etc/subgid"),
+    ("cannot find uid/gid for user", _IDS),
+    ("no subuid ranges found", _IDS),
+    ("unable to setup user", _IDS),  # runc: user 65532 of the image is not among this user's ids
+    ("setresuid", _IDS),  # crun, the same
+    ("newuidmap", f"sudo apt install uidmap; {_IDS}"),
     ("cannot clone", "allow user namespaces: sudo sysctl user.max_user_namespaces=15000"),
-    ("cannot re-exec process", "allow user namespaces, and give this user ids in /etc/subuid and /etc/subgid"),
+    ("cannot re-exec process", f"allow user namespaces, and: {_IDS}"),
+    ("/dev/net/tun", "a network for rootless podman needs /dev/net/tun, readable by this user; or leave it cut"),
     ("xdg_runtime_dir", "log in with a session of your own (loginctl enable-linger USER), or set XDG_RUNTIME_DIR"),
 )
 
 
-def options(spec: Spec) -> list[str]:
-    """The arguments of `podman create`: every measure of the policy as podman names it."""
+def options(spec: Spec, *, timers: bool) -> list[str]:
+    """The arguments of `podman create`: every measure of the policy as podman names it.
+
+    Args:
+        spec: the container.
+        timers: whether systemd runs, which podman needs to repeat a health check; without it `podman healthcheck run`
+            still works.
+    """
     policy = spec.policy
     words = ["--pull=never", "--name", spec.name, "--user", policy.user, "--ipc=private"]
     words += [f"--read-only={_word(policy.read_only_root)}", "--read-only-tmpfs=false"]
@@ -56,14 +66,14 @@ def options(spec: Spec) -> list[str]:
         words += ["--mount", f"type=bind,source={source},target={target}"]
     for flag, table in (("--env", spec.environment), ("--label", spec.labels)):
         words += [word for name, value in table.items() for word in (flag, f"{name}={value}")]
-    return words + _health(spec)
+    return words + _health(spec, timers)
 
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _health(spec: Spec) -> list[str]:
+def _health(spec: Spec, timers: bool) -> list[str]:
     test = spec.healthcheck.get("Test")
     if not isinstance(test, list) or test[:1] != ["CMD"]:
         return []
@@ -71,7 +81,7 @@ def _health(spec: Spec) -> list[str]:
     for name, option in _HEALTH:
         value = spec.healthcheck.get(name)
         if isinstance(value, int) and value > 0:
-            words += [option, f"{value // _SECOND_NS}s"]
+            words += [option, "disable" if name == "Interval" and not timers else f"{value // _SECOND_NS}s"]
     retries = spec.healthcheck.get("Retries")
     return [*words, "--health-retries", str(retries)] if isinstance(retries, int) and retries > 0 else words
 
@@ -94,6 +104,7 @@ def _most_processes() -> int:
 def refusal(said: str) -> EngineError:
     """Podman's last words as an error that says what to change."""
     lines = [line for line in said.splitlines() if line.strip() and "level=warning" not in line]
+    lines = [line for line in lines if line.startswith("Error")] or lines
     remedies = [remedy for phrase, remedy in _REMEDIES if phrase in said.lower()]
     return EngineError(
         "podman refused",
