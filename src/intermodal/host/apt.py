@@ -88,4 +88,4 @@ def _fields(lines: Iterable[str]) -> dict[str, str]:
 
 def _clean(uri: str) -> str:
     uri = uri.rstrip("/")
-    return "file:" + uri[5:] if uri.startswith("copy:/") else uri
+    return "file:///" + uri[5:].lstrip("/") if uri.startswith(("file:/", "copy:/")) else uri

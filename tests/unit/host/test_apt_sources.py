@@ -47,7 +47,7 @@ def test_deb822() -> None:
     assert list(parse_deb822(DEB822)) == [
         AptSource("http://mirror.example/debian", ("bookworm", "bookworm-updates"), ("main", "contrib")),
         AptSource("https://second.example/debian", ("bookworm", "bookworm-updates"), ("main", "contrib")),
-        AptSource("file:/srv/mirror", ("trixie",), ("main",)),
+        AptSource("file:///srv/mirror", ("trixie",), ("main",)),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,15 @@ def test_a_damaged_earlier_lock_is_made_anew_with_a_warning(here: World) -> None
     told = Told()
     assert made(here, project, events=told).packages
     assert "earlier lock is ignored" in told.warnings[0]
+
+
+def test_an_index_without_the_servers_packages_says_so(here: World) -> None:
+    shutil.rmtree(here.folder / "index" / "simple" / "uvloop")
+    with pytest.raises(
+        RequirementError, match="the image's own server cannot be locked: no package is called uvloop"
+    ) as caught:
+        made(here, here.project("numpy"))
+    assert "uvloop" in caught.value.next[0]
 
 
 def test_exclude_newer_is_recorded(here: World) -> None:

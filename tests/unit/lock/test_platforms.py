@@ -27,7 +27,7 @@ def chosen(
         (("py3-none-any", "cp311-cp311-manylinux_2_17_x86_64"), "cp311-cp311-manylinux_2_17_x86_64"),
         (("cp39-abi3-manylinux_2_17_x86_64", "cp311-abi3-manylinux_2_17_x86_64"), "cp311-abi3-manylinux_2_17_x86_64"),
         (("cp311-cp311-manylinux_2_37_x86_64", "py3-none-any"), "py3-none-any"),
-        (("cp311-cp311-manylinux_2_4_x86_64.manylinux2014_x86_64",), "cp311-cp311-manylinux_2_4_x86_64.manylinux2014_x86_64"),
+        (("cp311-cp311-manylinux_2_4_x86_64.manylinux1_x86_64",), "cp311-cp311-manylinux_2_4_x86_64.manylinux1_x86_64"),
         (("cp311-cp311-manylinux1_x86_64",), "cp311-cp311-manylinux1_x86_64"),
         (("cp310-abi3-manylinux_2_5_x86_64.manylinux1_x86_64",), "cp310-abi3-manylinux_2_5_x86_64.manylinux1_x86_64"),
         (("cp312-cp312-manylinux_2_17_x86_64",), None),

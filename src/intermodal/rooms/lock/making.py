@@ -136,11 +136,15 @@ def _environments(
     with events.task("resolve the requirements"), ThreadPoolExecutor(2) as pool:
         model_rows = pool.submit(resolve, wanted, host=host, preferences=kept)
         server_rows = pool.submit(resolve, server, host=host, preferences=served)
+        model = model_rows.result()
         try:
-            return model_rows.result(), server_rows.result()
-        except RequirementError:
-            server_rows.cancel()
-            raise
+            return model, server_rows.result()
+        except RequirementError as error:
+            raise RequirementError(
+                f"the image's own server cannot be locked: {error.message}",
+                found=error.found,
+                next=f"the configured indexes must offer its packages: {', '.join(SERVER_REQUIREMENTS)}",
+            ) from error
 
 
 def without_urls(lock: Lock) -> Lock:

@@ -9,7 +9,8 @@ Rules, in order:
 3. `<suite>`, `<suite>-updates` and `<suite>-security` are all required: a base without the security suite would ship
    known holes.
 4. Indexes are fetched by hash where the archive offers that, and verified by size and SHA-256 always.
-5. An InRelease older than one this machine has seen for the same suite is a replay, and refused.
+5. An InRelease more than a day older than one this machine has seen for the same suite is a replay, and refused; the
+   nodes of one content network differ by hours.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from intermodal.rooms.lock.debian.release import IndexFile, Release
 
 SNAPSHOT = "https://snapshot.debian.org/archive"
 COMPONENT = "main"
+REPLAY_SLACK_S = 86_400
 FAMILY = frozenset({"bullseye", "bookworm", "trixie", "forky", "sid", "oldoldstable", "oldstable", "stable", "testing"})
 
 
@@ -114,14 +116,14 @@ def _released(transfers: Transfers, archive: str, suite: str, keyring: bytes, *,
 
 
 def _remember(host: Host, found: Release) -> None:
-    """Refuse an InRelease older than the newest seen on this machine, else note its date."""
+    """Refuse an InRelease much older than the newest seen on this machine, else note its date."""
     path = host.cache_dir / "indexes" / f"seen-{found.codename}.json"
     try:
         seen = json.loads(path.read_bytes())
         newest = int(seen["date_s"])
     except (OSError, ValueError, KeyError, TypeError):
         newest = 0
-    if found.date_s < newest:
+    if found.date_s < newest - REPLAY_SLACK_S:
         raise IndexUnreachableError(
             f"the mirror serves an old state of {found.codename}",
             found=f"Date: {found.date}, already seen: {time.strftime('%F', time.gmtime(newest))}",
