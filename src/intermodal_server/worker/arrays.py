@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from intermodal_server.contract import FLOAT_DATATYPES
-from intermodal_server.tensors import Tensor, decode, elements, encode, nest
+from intermodal_server.tensors import Tensor, decode, encode, nest
 
 _DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "u2", "UINT32": "u4", "UINT64": "u8", "INT8": "i1", "INT16": "i2",
@@ -55,7 +54,7 @@ def to_numpy(tensor: Tensor) -> Any:
 
 def _from_objects(name: str, values: list[Any], shape: tuple[int, ...]) -> Tensor:
     """Values of an object array or list, by the narrowest datatype that holds them all."""
-    values = [value.item() if hasattr(value, "item") else value for value in values]
+    values = [value.item() if getattr(value, "shape", None) == () else value for value in values]
     kinds = {type(value) for value in values}
     texts = {kind for kind in kinds if issubclass(kind, (str, bytes))}
     rest = kinds - texts - {type(None)}
@@ -89,6 +88,10 @@ def from_python(name: str, value: Any) -> Tensor:
     return _from_objects(name, level, tuple(shape))
 
 
+def _holds_arrays(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and any(hasattr(item, "__array__") for item in value)
+
+
 def from_numpy(name: str, value: Any) -> Tensor:
     """An array, or anything that numpy makes one of, as a tensor of its own type.
 
@@ -101,11 +104,8 @@ def from_numpy(name: str, value: Any) -> Tensor:
         value = value.detach().cpu().numpy()
     if hasattr(value, "toarray"):  # scipy sparse
         value = value.toarray()
-    if isinstance(value, (list, tuple)) or not hasattr(value, "__array__"):
-        try:
-            return from_python(name, value)
-        except OutputError:  # perhaps a list of arrays
-            value = numpy.asarray(value)
+    if not hasattr(value, "__array__") and not _holds_arrays(value):
+        return from_python(name, value)
     array = numpy.asarray(value)
     if array.ndim == 0:
         array = array.reshape(1)
@@ -121,13 +121,3 @@ def from_numpy(name: str, value: Any) -> Tensor:
     if code not in _DATATYPES:
         raise OutputError(f"output {name!r} has type {array.dtype}, which no datatype stands for")
     return Tensor(name, _DATATYPES[code], shape, array.astype("<" + code, copy=False).tobytes())
-
-
-def rows(tensor: Tensor) -> int:
-    """The length of the first axis."""
-    return tensor.shape[0] if tensor.shape else elements(tensor.shape)
-
-
-def is_float(tensor: Tensor) -> bool:
-    """Whether the tensor holds floating point numbers."""
-    return tensor.datatype in FLOAT_DATATYPES
