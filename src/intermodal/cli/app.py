@@ -46,11 +46,11 @@ COMMANDS = {name: text for section in SECTIONS.values() for name, text in sectio
 class LazyGroup(click.Group):
     """A group that imports a command's file only when that command is called or asked for its help."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the help page."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command from `intermodal.cli.NAME`, which calls it `command`."""
         if cmd_name not in COMMANDS:
             return None
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no command is called {args[0]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by section, from the table above."""
         for section, commands in SECTIONS.items():
             with formatter.section(section):

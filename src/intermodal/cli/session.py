@@ -13,6 +13,7 @@ import click
 from intermodal import host as hosts
 from intermodal.cli.output import Output
 from intermodal.cli.progress import Terminal
+from intermodal.engine import NAMES
 from intermodal.host import Host
 
 
@@ -48,6 +49,11 @@ def command(name: str, *, example: Sequence[str]) -> Callable[[Callable[..., Out
         return made
 
     return decorate
+
+
+def engine_option(what: str) -> Callable[[Callable[..., Output]], Callable[..., Output]]:
+    """`--engine`, with every engine there is."""
+    return click.option("--engine", type=click.Choice(NAMES), default=NAMES[0], show_default=True, help=what)
 
 
 def _shared() -> list[click.Parameter]:

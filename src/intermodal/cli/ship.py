@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from intermodal.cli.output import Output, seconds, size, table
-from intermodal.cli.session import Session
+from intermodal.cli.session import Session, engine_option
 from intermodal.cli.session import command as make
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @make("ship", example=["intermodal ship model.joblib", "intermodal ship examples/digits"])
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--engine", type=click.Choice(["sandbox"]), default="sandbox", help="What runs the check.")
+@engine_option("What runs the check.")
 def command(session: Session, path: Path, engine: str) -> Output:
     """Walk the whole corridor: inspect, lock, build, check.
 

@@ -74,7 +74,7 @@ def pack(model: Any, *, name: str, inputs: Any, folder: str | Path | None = None
         golden = _record(model, name, live, saved, made, trusted)
         write_golden(made / "golden.json", golden)
         pins = _pins(names, saved, live)
-        write_project_file(made, name, saved.artifact, pins, trusted, copied, _python(saved))
+        write_project_file(made, name, saved.artifact, pins, trusted, copied, _python())
         put_in_place(made, target)
     return target
 
@@ -84,7 +84,7 @@ def _own_modules(names: set[tuple[str, str]], trusted: Sequence[str]) -> list[st
     own = []
     for module, name in sorted(names):
         top = module.partition(".")[0]
-        if top in sys.stdlib_module_names or top == "__main__" or distributions_of([top]):
+        if top in sys.stdlib_module_names or module == "__main__" or distributions_of([top]):
             continue
         if f"{module}.{name}" not in trusted:
             raise InputError(
@@ -137,10 +137,10 @@ def _record(model: Any, name: str, live: LiveInputs, saved: Saved, folder: Path,
     return GoldenFile("training", environment(imported), tuple(cases))
 
 
-def _python(saved: Saved) -> str:
-    """The Python of the image: this one where a Debian base has it, or where cloudpickle's byte code needs it."""
+def _python() -> str:
+    """The Python of the image: this one where a Debian base has it."""
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if own in BASES or saved.loader == "cloudpickle":
+    if own in BASES:
         return own
     warnings.warn(f"no Debian base has Python {own}; the image takes {next(iter(BASES))}", UserWarning, stacklevel=3)
     return next(iter(BASES))

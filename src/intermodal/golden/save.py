@@ -5,8 +5,9 @@ Takes the object and a folder, hands on `Saved`. The rules, in order:
 1. An ONNX model becomes `model.onnx`.
 2. A scikit-learn model becomes `model.skops` when skops is installed and trusts every type in it, or `trust` names the
    others; a skops file can be read without running code.
-3. Else, with a warning: cloudpickle where the notebook's own classes (`__main__`) are in it, joblib for
-   scikit-learn, pickle for the rest.
+3. Else, with a warning, joblib for scikit-learn and pickle for the rest.
+4. Classes of the notebook itself (`__main__`) are refused: only a format that carries code could hold them, and no
+   image opens such a file.
 """
 
 from __future__ import annotations
@@ -43,14 +44,18 @@ def save(model: Any, names: Collection[tuple[str, str]], folder: Path, trust: Co
         trust: dotted names that may be in it beyond what skops trusts.
 
     Raises:
-        InputError: it holds classes of the notebook and cloudpickle is not installed.
+        InputError: it holds classes of the notebook.
     """
     if is_onnx(model):
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         return Saved("model.onnx", "onnx", "onnx", ("onnxruntime",))
     own = sorted(name for module, name in names if module == "__main__")
     if own:
-        return _save_by_value(model, own, folder)
+        raise InputError(
+            "the model holds classes of this notebook, whose code would have to travel inside the model file",
+            found=", ".join(own[:6]),
+            next=f'move them into a file such as parts.py, import them from there, and trust=["parts.{own[0]}"]',
+        )
     if not any(module.partition(".")[0] == "sklearn" for module, _ in names):
         _warn("pickle", "its framework has no safer format")
         with (folder / "model.pkl").open("wb") as stream:
@@ -71,21 +76,6 @@ def is_onnx(model: Any) -> bool:
     """Whether the object is an ONNX model."""
     kind = type(model)
     return kind.__name__ == "ModelProto" and kind.__module__.partition(".")[0].startswith("onnx")
-
-
-def _save_by_value(model: Any, own: list[str], folder: Path) -> Saved:
-    if not importlib.util.find_spec("cloudpickle"):
-        raise InputError(
-            "the model holds classes of this notebook, which only cloudpickle can save",
-            found=", ".join(own[:6]),
-            next="pip install cloudpickle, or move them into a module of their own",
-        )
-    import cloudpickle
-
-    _warn("cloudpickle", f"it holds classes of this notebook: {', '.join(own[:6])}")
-    with (folder / "model.pkl").open("wb") as stream:
-        cloudpickle.dump(model, stream)
-    return Saved("model.pkl", "cloudpickle", "sklearn", ("cloudpickle", "numpy"))
 
 
 def _save_skops(model: Any, folder: Path, trust: Collection[str]) -> Saved | None:
