@@ -95,7 +95,7 @@ def plan_app(lock: Lock, platform: str, settings: contract.ModelSettings) -> Par
     }
 
     def write(sink: BlobWriter, tools: Tools) -> LayerInfo:
-        refuse_secrets([*lock.app, *([lock.golden] if lock.golden else [])])
+        _refuse([*lock.app, *([lock.golden] if lock.golden else [])])
         sources = [(f"app/{row.path}", b"".join(read_row(row))) for row in lock.app]
         entries = [
             Entry.file(path, data, executable=row.executable)
@@ -177,6 +177,18 @@ def read_row(row: FileRow) -> Iterator[bytes]:
         raise _changed(row, f"its digest is {hasher.hexdigest()[:12]}, locked is {row.digest.short}")
 
 
+def _refuse(rows: Sequence[FileRow]) -> None:
+    """Stop at a file that is gone or has another size, before its content is looked at, and at secrets."""
+    for row in rows:
+        try:
+            size_bytes = row.source.stat().st_size
+        except OSError as error:
+            raise _changed(row, error.strerror or str(error)) from error
+        if size_bytes != row.size_bytes:
+            raise _changed(row, f"it has {size_bytes} bytes, locked are {row.size_bytes}")
+    refuse_secrets(rows)
+
+
 def _changed(row: FileRow, why: str) -> DriftError:
     return DriftError(
         f"{row.path} is not the file that was locked",
@@ -199,8 +211,8 @@ def _model_part(rows: Sequence[FileRow], lock: Lock) -> Part:
         "compression": lock.policy.compression,
     }
 
-    def write(sink: BlobWriter, tools: Tools) -> LayerInfo:  # noqa: ARG001 - the shape of every writer
-        refuse_secrets(rows)
+    def write(sink: BlobWriter, tools: Tools) -> LayerInfo:
+        _refuse(rows)
         return write_layer([_entry(f"model/{row.path}", row) for row in rows], sink)
 
     return Part("model", title, identity, _titled(write, "model", title))
