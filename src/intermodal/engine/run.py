@@ -48,13 +48,14 @@ def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -
                 while container.poll() is None:
                     time.sleep(_POLL_S)
             except _Stop:
-                for number in before:  # from now on the server ends in peace; only SIGKILL hurries it
-                    signal.signal(number, signal.SIG_IGN)
-                events.notice("finishing what is under way")
-                container.stop(_GRACE_S)
+                events.notice("finishing what is under way; once more ends it at once")
+                try:
+                    container.stop(_GRACE_S)
+                except _Stop:
+                    container.stop(0)
                 return 0
             raise _ended(container)
-    except _Stop:  # before there was a container
+    except _Stop:  # before there was a container, or while it was being removed
         return 0
     finally:
         for number, handler in before.items():

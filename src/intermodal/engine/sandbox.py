@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from intermodal.engine import bwrap, hardening, loader
+from intermodal.engine import bwrap, hardening
 from intermodal.engine.ability import ALLOW_USERNS, Ability, ability
 from intermodal.engine.container import LocalContainer
 from intermodal.engine.forward import Forwarder
@@ -169,6 +169,8 @@ class SandboxEngine:
         forwarder: Forwarder | None,
     ) -> LocalContainer:
         """A process without walls."""
+        from intermodal.engine import loader
+
         root = compose(layers, "loader", self._host.cache_dir, ())
         assert root.merged is not None
         scratch = folder.path / "tmp"

@@ -6,7 +6,19 @@ the corridor knows (`find_report`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from intermodal.rooms.check.report import CheckReport, find_report
-from intermodal.rooms.check.room import check
+
+if TYPE_CHECKING:
+    from intermodal.rooms.check.room import check
 
 __all__ = ["CheckReport", "check", "find_report"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "check":  # loaded when entered: its HTTP client costs more than a whole look at an old report
+        raise AttributeError(f"module 'intermodal.rooms.check' has no attribute {name!r}")
+    from intermodal.rooms.check.room import check
+
+    return check
