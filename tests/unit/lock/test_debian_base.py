@@ -111,6 +111,17 @@ def test_system_packages_bring_their_dependencies(host: Host, archive: DebianArc
     assert (row.version, row.source, found.system) == ("1:2.0-1", "tools", ("tool",))
 
 
+def test_system_packages_never_change_the_base_layer(host: Host, archive: DebianArchive) -> None:
+    """All images share the base layer: what `system` asks for comes on top, in a layer of its own."""
+    changed = [replace(p, depends="first | second") if p.name == "netbase" else p for p in BASE]
+    extra = [Package("first"), Package("second", depends="libc6, mawk"), Package("tool", depends="second")]
+    archive.suite("bookworm", [*changed, *extra])
+    plain, more = base(host), base(host, "tool", "second", "libc6")
+    assert {row.layer for row in plain.packages} == {"base"}
+    assert tuple(row for row in more.packages if row.layer == "base") == plain.packages
+    assert [row.name for row in more.packages if row.layer == "system"] == ["second", "tool"]
+
+
 def test_a_chosen_alternative_counts_before_the_first(host: Host, archive: DebianArchive) -> None:
     extra = [Package("a", depends="x | y"), Package("x"), Package("y")]
     archive.suite("bookworm", [*BASE, *extra])

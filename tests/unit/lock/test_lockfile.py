@@ -33,7 +33,8 @@ def sample(packages: int = 3) -> Lock:
         DebRow(
             f"lib{i}", f"1:2.{i}~rc1-1+deb12u1", architecture, f"pool/main/l/lib{i}/lib{i}_2.{i}~rc1-1_amd64.deb",
             100 + i, digest(f"{architecture}{i}"),
-            f"http://deb.example/debian/pool/main/l/lib{i}/lib{i}_2.{i}~rc1-1_amd64.deb", "source" if i % 2 else "",
+            f"http://deb.example/debian/pool/main/l/lib{i}/lib{i}_2.{i}~rc1-1_amd64.deb",
+            "source" if i % 2 else "", "system" if i == 3 else "base",
         )
         for architecture in ("all", "amd64") for i in range(5)
     )  # fmt: skip

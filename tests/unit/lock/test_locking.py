@@ -379,6 +379,7 @@ def test_the_digest_depends_on_every_byte_that_enters_the_image(here: World) -> 
     variants = [
         replace(found, packages=(replace(row, wheels=(replace(row.wheels[0], digest=other),)), *found.packages[1:])),
         replace(found, base=replace(found.base, packages=(replace(deb, digest=other), *found.base.packages[1:]))),
+        replace(found, base=replace(found.base, packages=(replace(deb, layer="system"), *found.base.packages[1:]))),
         replace(found, server=replace(found.server, tree=other)),
         replace(found, server=replace(found.server, packages=found.server.packages[1:])),
         replace(found, model=(replace(found.model[0], digest=found.server.tree),)),

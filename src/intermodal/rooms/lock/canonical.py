@@ -48,7 +48,9 @@ def _environment(lock: Lock) -> dict[str, object]:
         "base": {
             "suite": lock.base.suite,
             "python": lock.base.python_version,
-            "packages": sorted([row.architecture, row.name, row.version, row.digest.hex] for row in lock.base.packages),
+            "packages": sorted(
+                [row.architecture, row.name, row.version, row.digest.hex, row.layer] for row in lock.base.packages
+            ),
         },
         "server": {"tree": lock.server.tree.hex, "packages": _packages(lock.server.packages)},
         "policy": {

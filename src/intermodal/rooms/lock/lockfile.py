@@ -163,7 +163,8 @@ def _base(lock: Lock) -> list[str]:
     for archive in sorted({_archive(row) for row in base.packages}):
         rows = [row for row in base.packages if _archive(row) == archive]
         lines += ["", "[[tool.intermodal.base.archives]]", f"url = {_quoted(archive)}"]
-        lines += _strings("packages", map(_deb, rows))
+        lines += _strings("packages", [_deb(row) for row in rows if row.layer == "base"])
+        lines += _strings("system", [_deb(row) for row in rows if row.layer == "system"])
     return lines
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from intermodal.errors import InputError
 from intermodal.oci.digest import Digest
@@ -134,7 +134,8 @@ def _base(table: Mapping[str, Any]) -> BaseLock:
         url = archive.get("url", "")
         if url and not _URL.match(url + "/"):
             raise InputError("not an archive's address, or one with credentials")
-        rows += [_deb(line, url) for line in archive["packages"]]
+        rows += [_deb(line, url, "base") for line in archive.get("packages", [])]
+        rows += [_deb(line, url, "system") for line in archive.get("system", [])]
     return BaseLock(
         reference=_text(table["reference"]),
         suite=_match(_LABEL, table["suite"], "the suite"),
@@ -146,7 +147,7 @@ def _base(table: Mapping[str, Any]) -> BaseLock:
     )
 
 
-def _deb(line: str, archive: str) -> DebRow:
+def _deb(line: str, archive: str, layer: Literal["base", "system"]) -> DebRow:
     words = line.split(" ")
     if len(words) not in (6, 7):
         raise InputError(f"not a row of a Debian package: {line[:80]!r}")
@@ -158,7 +159,7 @@ def _deb(line: str, archive: str) -> DebRow:
         raise InputError(f"the architecture of {name} cannot be {architecture[:40]!r}")
     source = _match(_DEB_NAME, words[6], f"the source of {name}") if len(words) == 7 else ""
     url = f"{archive}/{filename}" if archive else ""
-    return DebRow(name, version, architecture, filename, _size(size), Digest(sha256), url, source)
+    return DebRow(name, version, architecture, filename, _size(size), Digest(sha256), url, source, layer)
 
 
 def _server(table: Mapping[str, Any]) -> ServerLock:

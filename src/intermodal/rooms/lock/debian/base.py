@@ -6,6 +6,7 @@ Takes the project's `base = "deb:<suite>"`, platforms and extra system packages;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from intermodal.errors import RequirementError
 from intermodal.events import SILENT, Events
@@ -47,15 +48,18 @@ def resolve_base(
     suite = suite_of(reference)
     architectures = tuple(platform.partition("/")[2] for platform in platforms)
     interpreter = f"python{suite.python}"
-    roots = [*ROOTS, interpreter, f"{interpreter}-minimal", f"libpython{suite.python}-stdlib", *system]
+    roots = [*ROOTS, interpreter, f"{interpreter}-minimal", f"libpython{suite.python}-stdlib"]
     with events.task(f"read the package indexes of Debian {suite.name}"):
         archives, date = open_archives(host, suite.name, architectures, keyring=keyring)
         try:
-            chosen = [deb for archive in archives.values() for deb in closure(archive, roots)]
+            base = {name: closure(archive, roots) for name, archive in archives.items()}
+            more = [deb for name, archive in archives.items() for deb in closure(archive, system, base[name])]
         finally:
             for archive in archives.values():
                 archive.close()
-    rows = {(deb.architecture, deb.name): _row(deb) for deb in chosen}
+    chosen = [deb for debs in base.values() for deb in debs]
+    rows = {(deb.architecture, deb.name): _row(deb, "system") for deb in more}
+    rows |= {(deb.architecture, deb.name): _row(deb, "base") for deb in chosen}
     pythons = {upstream(deb.version) for deb in chosen if deb.name == f"{interpreter}-minimal"}
     if len(pythons) != 1:
         raise RequirementError(
@@ -74,6 +78,15 @@ def resolve_base(
     )
 
 
-def _row(deb: Deb) -> DebRow:
-    source = deb.source if deb.source != deb.name else ""
-    return DebRow(deb.name, deb.version, deb.architecture, deb.filename, deb.size_bytes, deb.digest, deb.url, source)
+def _row(deb: Deb, layer: Literal["base", "system"]) -> DebRow:
+    return DebRow(
+        name=deb.name,
+        version=deb.version,
+        architecture=deb.architecture,
+        filename=deb.filename,
+        size_bytes=deb.size_bytes,
+        digest=deb.digest,
+        url=deb.url,
+        source=deb.source if deb.source != deb.name else "",
+        layer=layer,
+    )

@@ -109,19 +109,25 @@ class Archive:
             index.close()
 
 
-def closure(archive: Archive, roots: Iterable[str]) -> list[Deb]:
+def closure(archive: Archive, roots: Iterable[str], given: Iterable[Deb] = ()) -> list[Deb]:
     """Every package that the roots need, themselves included, sorted by name.
+
+    Args:
+        archive: where packages are looked for.
+        roots: names to start from; one that is left out otherwise is taken when it stands here.
+        given: packages that are there already; they count, are not followed again, and are not in the answer.
 
     Raises:
         RequirementError: a root does not exist (near names are shown), or a dependency cannot be satisfied.
     """
     wanted = list(dict.fromkeys(roots))
     excluded = EXCLUDED - set(wanted)
+    present = {deb.name for deb in given}
     chosen: dict[str, Deb] = {}
     queue: list[Deb] = []
 
     def take(deb: Deb) -> None:
-        if deb.name not in chosen:
+        if deb.name not in chosen and deb.name not in present:
             chosen[deb.name] = deb
             queue.append(deb)
 
@@ -136,7 +142,7 @@ def closure(archive: Archive, roots: Iterable[str]) -> list[Deb]:
             if any(relation.name in excluded for relation in clause):
                 continue
             options = [option for relation in clause for option in archive.candidates(relation)]
-            if any(chosen.get(option.name) is not None for option in options):
+            if any(option.name in chosen or option.name in present for option in options):
                 continue
             allowed = [option for option in options if option.name not in excluded]
             if options and not allowed:
