@@ -13,7 +13,7 @@ Rules, in order:
 
 One process per core; each is asked for one file at a time over its pipes.
 
-Spec: PEP 552, "Deterministic pycs"; docs/decisions/0011-canonical-byte-code.md.
+Spec: PEP 552, "Deterministic pycs"; docs/decisions/0004-canonical-byte-code.md.
 """
 
 from __future__ import annotations

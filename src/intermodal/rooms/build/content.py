@@ -26,7 +26,6 @@ from intermodal.oci.layer import write_layer
 from intermodal.project.value import Project
 from intermodal.rooms.build.bytecode import pyc_path
 from intermodal.rooms.build.part import Part, Tools
-from intermodal.rooms.build.secrets import refuse_secrets
 from intermodal.rooms.build.wheels.groups import policies
 from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import FileRow, ModelCard
@@ -186,6 +185,8 @@ def _refuse(rows: Sequence[FileRow]) -> None:
             raise _changed(row, error.strerror or str(error)) from error
         if size_bytes != row.size_bytes:
             raise _changed(row, f"it has {size_bytes} bytes, locked are {row.size_bytes}")
+    from intermodal.rooms.build.secrets import refuse_secrets
+
     refuse_secrets(rows)
 
 

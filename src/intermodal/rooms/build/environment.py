@@ -81,12 +81,12 @@ def check_collisions(parts: Sequence[Part], host: Host, events: Events) -> None:
     Raises:
         DuplicatePathError: two do.
     """
-    from intermodal.rooms.build.wheels.layers import shared_paths
-
     keys = sorted(layer_key(part.identity) for part in parts)
     marker = host.cache_dir / "layers" / f"{layer_key({'without collisions': keys})}.json"
     if marker.exists():
         return
+    from intermodal.rooms.build.wheels.layers import shared_paths
+
     shared_paths([_read_paths(part) for part in parts], events)
     write_atomically(marker, b"{}")
 
