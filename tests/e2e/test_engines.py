@@ -21,8 +21,9 @@ from support.engines import GROUP, Running, ask
 from support.tiny_image import tiny_image
 
 from intermodal import host as hosts
-from intermodal.engine.containers import HARDENED, ContainerEngine, EngineContainer, Policy
+from intermodal.engine.containers import ContainerEngine, EngineContainer
 from intermodal.engine.docker import DockerDriver, DockerEngine
+from intermodal.engine.driver import HARDENED, Policy
 from intermodal.engine.hardening import MEASURES
 from intermodal.engine.interface import RunRequest
 from intermodal.engine.load import LoadReport, load
@@ -35,6 +36,7 @@ from intermodal.oci.layout import Store
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 ENGINES: dict[str, type[DockerEngine] | type[PodmanEngine]] = {"docker": DockerEngine, "podman": PodmanEngine}
 NOBODY = 54321
+NAMELESS = 54322  # and nobody else's, for its processes are ended
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,14 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(place: Place) -
     )  # fmt: skip
     assert process.stdout is not None
     left = process.stdout.readline().strip()
-    with place.start():
+    with place.start() as container:
+        ask(container.endpoint.socket)
         assert left in place.containers(), "its owner lives"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert left in place.containers()
     with place.start() as container:
+        ask(container.endpoint.socket)
         assert set(place.containers()) == {container.id}
 
 
@@ -276,6 +280,18 @@ def test_a_check_replaces_the_image_of_the_check_before(place: Place) -> None:
         place.engine().start(RunRequest(digest)).stop(0)
     assert driver.find(read_parts(place.store, digests[0])) is None
     assert driver.find(read_parts(place.store, digests[1])) is not None
+
+
+def test_out_of_a_virtual_machine_the_network_stays_open_and_that_is_said(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = place.engine()._driver
+    monkeypatch.setattr(type(driver), "shares_sockets", False)
+    with place.start() as container:
+        assert ask(None, container.endpoint.port) == "hello"
+        assert container.hardening.measures["no_egress"] is False
+        assert "machine of its own" in container.hardening.notes[0]
+        container.stop(1)
 
 
 def test_containerd_holds_the_very_manifest(running: Callable[[str], Place]) -> None:
@@ -374,7 +390,11 @@ def test_a_user_without_ids_is_told_how_to_get_them() -> None:
     with world_folder() as folder:
         home = folder / "home"
         home.mkdir()
-        os.chown(home, NOBODY, NOBODY)
-        done = use("podman", shared_store(folder), setpriv(NOBODY), {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)})
+        os.chown(home, NAMELESS, NAMELESS)
+        variables = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+        try:
+            done = use("podman", shared_store(folder), setpriv(NAMELESS), variables)
+        finally:
+            engines.end_processes(NAMELESS)
         assert done.returncode == 3, done.stdout + done.stderr
         assert "--add-subuids" in done.stdout

@@ -210,26 +210,24 @@ def person(name: str = "im-rootless") -> Iterator[Person]:
         )  # fmt: skip
         if added.returncode:
             omit(f"a user cannot be added here: {added.stderr.strip()}")
+        uid = pwd.getpwnam(name).pw_uid
         try:
-            uid = pwd.getpwnam(name).pw_uid
             runtime.mkdir(mode=0o700)
             os.chown(runtime, uid, uid)
             path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
             variables = {"PATH": path, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
             yield Person(name, uid, home, variables)
         finally:
-            _end_processes(name)
+            end_processes(uid)
             subprocess.run(["userdel", "--force", name], capture_output=True, check=False)
 
 
-def _end_processes(name: str) -> None:
-    """End what the user left running: podman keeps one process that holds the user namespace."""
-    with suppress(KeyError):
-        uid = pwd.getpwnam(name).pw_uid
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if entry.stat().st_uid == uid:
-                    os.kill(int(entry.name), signal.SIGKILL)
+def end_processes(uid: int) -> None:
+    """End what a user left running: rootless podman keeps one process that holds the user namespace."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if entry.stat().st_uid == uid:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _drop_link(name: str) -> None:

@@ -61,11 +61,15 @@ class DockerApi:
         self.path = path
 
     @cached_property
+    def about(self) -> Any:
+        """What the daemon says of itself."""
+        with self._answer("GET", "/version") as response:
+            return json.loads(response.read())
+
+    @cached_property
     def version(self) -> str:
         """The API version to speak, as it stands in paths: "v1.41"."""
-        with self._answer("GET", "/version") as response:
-            document = json.loads(response.read())
-        offered = tuple(int(part) for part in str(document["ApiVersion"]).split("."))
+        offered = tuple(int(part) for part in str(self.about["ApiVersion"]).split("."))
         major, minor = min(offered, NEWEST)
         return f"v{major}.{minor}"
 

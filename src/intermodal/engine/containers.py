@@ -5,7 +5,8 @@ Takes a `RunRequest` and a `Driver`, which knows how to talk to one engine; offe
 Rules, in order:
 1. Both engines are asked for exactly the measures of `Policy`; what they really gave is measured from inside.
 2. Without egress a container has no network. It answers on a Unix socket in a folder bound into it: every user inside
-   may write there, nobody outside may enter, because the folder above it is ours alone.
+   may write there, nobody outside may enter, because the folder above it is ours alone. Out of an engine's virtual
+   machine no socket leads: there the port is published, and the open network reported.
 3. A container carries its owner: host, boot, process. What a killed process left is removed at the next start; what
    belongs to a living one, or to a host we cannot look into, is left alone.
 4. `stop` removes the container with its volumes, also after Ctrl-C; only the image stays, as a cache.
@@ -15,14 +16,13 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from intermodal.engine.archive import Loader, Parts, image_name, read_parts
-from intermodal.engine.bwrap import SCRATCH_BYTES
+from intermodal.engine.archive import Parts, image_name, read_parts
+from intermodal.engine.driver import CHECKED, HARDENED, Driver, MissingError, Policy, Spec
 from intermodal.engine.forward import LOOPBACK, Forwarder
 from intermodal.engine.hardening import SOCKET_FOLDER
 from intermodal.engine.inside import judge, script, unproven
@@ -37,105 +37,7 @@ from intermodal.oci.layout import Store
 from intermodal_server.contract import ENV_PORT, ENV_SOCKET, USER_ID
 
 LOG_BYTES = 256 << 10
-PIDS = 1024
-OPEN_FILES = 65536
 _SAMPLE_S = 0.1
-
-
-class MissingError(EngineError):
-    """The engine does not know an image or container, or no longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The measures asked of an engine. The flags exist so that tests can remove one and see that it is missed."""
-
-    user: str = f"{USER_ID}:{USER_ID}"
-    read_only_root: bool = True
-    drop_capabilities: bool = True
-    no_new_privileges: bool = True
-    seccomp: bool = True  # the engine's own filter, which none of ours may weaken
-    isolate_network: bool = True
-    scratch_bytes: int = SCRATCH_BYTES  # of /tmp and of /dev/shm
-    pids: int = PIDS
-    memory_bytes: int | None = None
-    cpus: float | None = None
-
-
-HARDENED = Policy()
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One container as an engine is asked for it."""
-
-    image: str  # by the engine's own id
-    name: str
-    policy: Policy
-    environment: Mapping[str, str]
-    labels: Mapping[str, str]
-    folder: Path  # of this container alone, on this host; gone when it ends
-    binds: Mapping[str, Path]  # folder inside -> folder of this host, writable
-    egress: bool
-    publish: int | None  # port of 127.0.0.1; 0 is any free one; None publishes nothing
-    healthcheck: Mapping[str, object] = field(default_factory=dict)  # as in the image config
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What an engine says of a container."""
-
-    running: bool
-    exit_code: int
-    pid: int  # of its first process on this host; 0 when it has none, or none that can be seen from here
-    port: int = 0  # published on 127.0.0.1
-    error: str = ""
-
-
-class Driver(Loader, Protocol):
-    """How to talk to one engine. Every method may raise EngineError, and MissingError for what is gone."""
-
-    name: str
-
-    def find(self, parts: Parts) -> str | None:
-        """The engine's id of the image, when it holds it."""
-        ...
-
-    def create(self, spec: Spec) -> str:
-        """The id of a new container that does not run yet."""
-        ...
-
-    def start(self, container: str) -> None:
-        """Run it."""
-        ...
-
-    def state(self, container: str) -> State:
-        """How it is."""
-        ...
-
-    def logs(self, container: str, limit_bytes: int) -> str:
-        """The last part of what it wrote."""
-        ...
-
-    def execute(self, container: str, argv: Sequence[str]) -> tuple[int, str]:
-        """Exit status and standard output of a command inside, run as the container's own user."""
-        ...
-
-    def memory_bytes(self, container: str) -> int:
-        """What it holds now, as the engine counts; asked only when its processes are not visible on this host."""
-        ...
-
-    def stop(self, container: str, grace_s: float) -> None:
-        """SIGTERM, then SIGKILL after `grace_s`; no error when it has ended already."""
-        ...
-
-    def remove(self, container: str) -> None:
-        """Delete it, dead or alive, with its volumes; no error when it is gone."""
-        ...
-
-    def owned(self) -> Mapping[str, str]:
-        """Every container that carries `OWNER_LABEL`: id -> value."""
-        ...
 
 
 class ContainerEngine:
@@ -163,13 +65,13 @@ class ContainerEngine:
         driver = self._driver
         self._sweep()
         parts = read_parts(self._store, request.image)
-        by_socket = not request.egress and self._policy.isolate_network
+        by_socket = not request.egress and self._policy.isolate_network and driver.shares_sockets
         # an open port of ours for a container without network, else the engine publishes it
         forwarder = Forwarder(request.port) if by_socket and request.port is not None else None
         folder = RuntimeFolder(self._host)
         container = ""
         try:
-            container, spec = self._create(request, parts, folder, by_socket)
+            container = self._create(request, parts, folder, by_socket)
             _start(driver, container, request)
             state = driver.state(container)
             socket = _bound(folder) / SOCKET_NAME if by_socket else None
@@ -177,7 +79,8 @@ class ContainerEngine:
                 forwarder.start(socket)
             endpoint = Endpoint(socket, LOOPBACK, forwarder.port if forwarder else state.port)
             probe = (*_interpreter(parts), "-c", script(self._host.architecture))
-            return EngineContainer(driver, container, endpoint, folder, forwarder, state.pid, probe, spec.egress)
+            notes = _network_notes(request, by_socket)
+            return EngineContainer(driver, container, endpoint, folder, forwarder, state.pid, probe, notes)
         except BaseException:
             with suppress(EngineError):
                 if container:
@@ -187,20 +90,19 @@ class ContainerEngine:
             folder.remove()
             raise
 
-    def _create(self, request: RunRequest, parts: Parts, folder: RuntimeFolder, by_socket: bool) -> tuple[str, Spec]:
+    def _create(self, request: RunRequest, parts: Parts, folder: RuntimeFolder, by_socket: bool) -> str:
         spec = self._spec(request, parts, self._image(parts, request.events), folder, by_socket)
         try:
-            return self._driver.create(spec), spec
+            return self._driver.create(spec)
         except MissingError:  # another check of the same name replaced the image in between
-            spec = replace(spec, image=self._image(parts, request.events))
-            return self._driver.create(spec), spec
+            return self._driver.create(replace(spec, image=self._image(parts, request.events)))
 
     def _image(self, parts: Parts, events: Events) -> str:
-        return self._driver.find(parts) or self._load(parts, events)
-
-    def _load(self, parts: Parts, events: Events) -> str:
-        name = image_name(self._store, parts.manifest.digest)
-        return self._driver.load(parts, f"localhost/intermodal/{name}", events).image
+        if found := self._driver.find(parts):
+            return found
+        name = f"{CHECKED}{image_name(self._store, parts.manifest.digest)}"
+        with self._store.session():  # `prune` waits until every blob has been read
+            return self._driver.load(parts, name, events).image
 
     def _sweep(self) -> None:
         """Remove what killed processes of this host left."""
@@ -244,7 +146,7 @@ class EngineContainer:
         forwarder: Forwarder | None,
         pid: int,
         probe: Sequence[str],
-        egress: bool,
+        notes: Sequence[str],
     ) -> None:
         self.id = container
         self._driver = driver
@@ -252,7 +154,7 @@ class EngineContainer:
         self._folder = folder
         self._forwarder = forwarder
         self._probe = probe
-        self._egress = egress
+        self._notes = notes
         self._pid = pid
         self._peak_bytes = 0
         self._hardening: Hardening | None = None
@@ -283,7 +185,7 @@ class EngineContainer:
                 self._hardening = (
                     unproven(f"the probe inside the container failed: {said.strip()[-200:]}")
                     if status
-                    else judge(said, USER_ID, egress=self._egress)
+                    else judge(said, USER_ID, self._notes)
                 )
             except EngineError as error:
                 self._hardening = unproven(" ".join(("could not look into the container:", *error.found)))
@@ -337,6 +239,15 @@ class EngineContainer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def _network_notes(request: RunRequest, by_socket: bool) -> tuple[str, ...]:
+    """Why the container has a network, if it has one."""
+    if by_socket:
+        return ()
+    if request.egress:
+        return ("the network is open, as asked for",)
+    return ("the network is open: this engine runs in a machine of its own, out of which no Unix socket leads",)
 
 
 def _bound(folder: RuntimeFolder) -> Path:

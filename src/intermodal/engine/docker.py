@@ -22,7 +22,8 @@ from typing import Any
 
 from intermodal.engine.api import ApiError, DockerApi, demultiplex, escaped, find_socket
 from intermodal.engine.archive import Parts, Sent, archive, common
-from intermodal.engine.containers import HARDENED, OPEN_FILES, ContainerEngine, MissingError, Policy, Spec, State
+from intermodal.engine.containers import ContainerEngine
+from intermodal.engine.driver import CHECKED, HARDENED, OPEN_FILES, MissingError, Policy, Spec, State
 from intermodal.engine.owner import OWNER_LABEL
 from intermodal.errors import EngineError
 from intermodal.events import Events
@@ -48,7 +49,14 @@ class DockerDriver:
 
     def __init__(self, store: Store, host: Host) -> None:
         self._store = store
+        self._host = host
         self._api = DockerApi(find_socket(host))
+
+    @property
+    def shares_sockets(self) -> bool:
+        """Whether a Unix socket made inside can be connected to from here: not out of Docker Desktop's machine."""
+        platform = str((self._api.about.get("Platform") or {}).get("Name", ""))
+        return self._host.system == "linux" and not platform.startswith("Docker Desktop")
 
     # --- images ---------------------------------------------------------------------------------------------------
     def find(self, parts: Parts) -> str | None:
@@ -68,7 +76,7 @@ class DockerDriver:
         found = self.find(parts)
         sent = Sent(found, 0, 0) if found else self._send(parts, name, events)
         self._api.json("POST", f"/images/{sent.image}/tag", query=_repository(name))
-        if former and former["Id"] != sent.image and name.startswith("localhost/intermodal/"):
+        if former and former["Id"] != sent.image and name.startswith(CHECKED):
             with suppress(ApiError):  # still used by a container, or under another name: then it stays
                 self._api.json("DELETE", f"/images/{former['Id']}")
         return sent

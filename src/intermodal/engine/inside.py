@@ -19,7 +19,7 @@ read from within (`/proc/1`), because what an `exec` gets may differ from what t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intermodal.engine.hardening import MEASURES, no_capabilities, probe_script
@@ -47,13 +47,13 @@ def script(architecture: str) -> str:
     return _FIRST + probe_script(architecture)
 
 
-def judge(said: str, uid: int, *, egress: bool) -> Hardening:
+def judge(said: str, uid: int, known: Sequence[str] = ()) -> Hardening:
     """The measures that `said`, the output of the script, proves.
 
     Args:
         said: what it printed.
         uid: the user and group that the container should run as.
-        egress: a network was asked for: that it is there is no surprise, but it is no isolation either.
+        known: notes on what is absent for a reason that is known already.
     """
     try:
         seen, tried = (json.loads(line) for line in said.strip().splitlines()[-2:])
@@ -62,10 +62,8 @@ def judge(said: str, uid: int, *, egress: bool) -> Hardening:
         measures, notes = _measures(tried, seen, status, uid)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return unproven(f"the probe inside the container failed: {error!r}")
-    if egress:
-        notes.append("the network is open, as asked for")
     complete = all(measures[name] for name in MEASURES)
-    return Hardening("full" if complete else "partial", measures, tuple(notes))
+    return Hardening("full" if complete else "partial", measures, (*known, *notes))
 
 
 def unproven(why: str) -> Hardening:

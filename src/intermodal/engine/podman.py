@@ -24,7 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from intermodal.engine.archive import Parts, Sent, archive, common, familiar, feed, index_document
-from intermodal.engine.containers import HARDENED, ContainerEngine, MissingError, Policy, Spec, State
+from intermodal.engine.containers import ContainerEngine
+from intermodal.engine.driver import CHECKED, HARDENED, MissingError, Policy, Spec, State
 from intermodal.engine.owner import OWNER_LABEL
 from intermodal.engine.podman_seccomp import write_profile
 from intermodal.engine.podman_words import options, refusal, size_bytes
@@ -64,6 +65,11 @@ class PodmanDriver:
         self._host = host
         self._program = shutil.which("podman", path=host.environment.get("PATH"))
 
+    @property
+    def shares_sockets(self) -> bool:
+        """Whether a Unix socket made inside can be connected to from here: not out of podman's machine."""
+        return self._host.system == "linux"
+
     # --- images ---------------------------------------------------------------------------------------------------
     def find(self, parts: Parts) -> str | None:
         """The id of the image, which is its config's digest."""
@@ -85,7 +91,7 @@ class PodmanDriver:
         former = [other for other, names in listed.items() if full in names and other != image]
         if former or full not in listed.get(image, ()):
             self._podman("tag", image, full)
-        if former and name.startswith("localhost/intermodal/"):
+        if former and name.startswith(CHECKED):
             with suppress(EngineError):  # still used by a container, or under another name: then it stays
                 self._podman("rmi", *former)
         return sent

@@ -10,7 +10,7 @@ import re
 import resource
 from pathlib import Path
 
-from intermodal.engine.containers import OPEN_FILES, Spec
+from intermodal.engine.driver import OPEN_FILES, Spec
 from intermodal.errors import EngineError
 from intermodal_server.contract import HTTP_PORT
 

@@ -18,8 +18,8 @@ import pytest
 from support.hosts import empty_host
 
 from intermodal.engine.api import ApiError, DockerApi, demultiplex, escaped, find_socket
-from intermodal.engine.containers import HARDENED, Spec
 from intermodal.engine.docker import request
+from intermodal.engine.driver import HARDENED, Spec
 from intermodal.errors import EngineError
 
 Handler = Callable[[http.server.BaseHTTPRequestHandler], None]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from intermodal.engine.containers import HARDENED, Spec
+from intermodal.engine.driver import HARDENED, Spec
 from intermodal.engine.podman_seccomp import PLACES, tightened, write_profile
 from intermodal.engine.podman_words import options, refusal, size_bytes
 from intermodal.engine.seccomp import NAMESPACE_FLAGS
