@@ -1,7 +1,7 @@
 """Messages between the supervisor and its children: one JSON object a packet, now and then with a descriptor.
 
 Sequenced packets keep a message and its descriptor together and need no framing. Kinds, by direction:
-front -> supervisor: started, beat, ready, unfit(reason), kill(worker); supervisor -> front: worker(worker, metadata)
+front -> supervisor: started, beat, ready, unfit(reason), kill(pid, reason); supervisor -> front: worker(worker, pid)
 with a connection, gone(worker, reason), failed(reason), drain; worker -> supervisor: loaded, failed(reason);
 supervisor -> worker: connection with a connection.
 """

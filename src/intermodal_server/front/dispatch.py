@@ -161,4 +161,4 @@ class Dispatcher:
         self._log.error("a worker lost its request", worker=link.number, request=job.request_id, reason=why)
         if self._links.get(link.number) is link:
             self.remove(link.number)
-            self._replace(link.number, why)
+            self._replace(link.pid, why)

@@ -32,19 +32,20 @@ class WorkerError(Exception):
 class WorkerLink:
     """A worker that can be asked."""
 
-    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, number: int, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.number = number
+        self.pid = pid
         self._reader = reader
         self._writer = writer
         self.given_up = False
 
     @classmethod
-    async def open(cls, number: int, descriptor: int) -> WorkerLink:
+    async def open(cls, number: int, pid: int, descriptor: int) -> WorkerLink:
         """The link over a connection that the supervisor sent."""
         connection = socket.socket(fileno=descriptor)
         connection.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=READ_LIMIT_BYTES)
-        return cls(number, reader, writer)
+        return cls(number, pid, reader, writer)
 
     @property
     def alive(self) -> bool:

@@ -97,7 +97,9 @@ class Front:
         )
         self._server = make_server(self._app, slow_header_s=self._options.slow_body_s)
         self._end.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._end.fileno(), self._on_control)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_loop_error)
+        loop.add_reader(self._end.fileno(), self._on_control)
         self._spawn(self._beat())
         self._spawn(self._start())
         await self._server.serve(sockets=listeners)
@@ -114,6 +116,12 @@ class Front:
         if not task.cancelled() and task.exception() is not None:
             self._log.error("the front cannot go on", reason=repr(task.exception()))
             os._exit(1)  # the supervisor starts another; half a front helps nobody
+
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What nobody awaited, as a line of our log instead of asyncio's own text."""
+        self._log.error(
+            "the event loop reports an error", reason=str(context.get("message")), error=repr(context.get("exception"))
+        )
 
     async def _beat(self) -> None:
         while not self._server.started:
@@ -150,7 +158,7 @@ class Front:
     def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
         kind = message.get("kind")
         if kind == "worker" and descriptors:
-            self._spawn(self._add_worker(int(message["worker"]), descriptors[0]))
+            self._spawn(self._add_worker(int(message["worker"]), int(message["pid"]), descriptors[0]))
         elif kind == "gone":
             self._dispatcher.remove(int(message["worker"]))
         elif kind == "failed":
@@ -158,13 +166,13 @@ class Front:
         elif kind == "drain" and not self._health.draining:
             self._spawn(self._drain())
 
-    async def _add_worker(self, number: int, descriptor: int) -> None:
+    async def _add_worker(self, number: int, pid: int, descriptor: int) -> None:
         from intermodal_server.front.link import WorkerLink
 
-        self._dispatcher.add(await WorkerLink.open(number, descriptor))
+        self._dispatcher.add(await WorkerLink.open(number, pid, descriptor))
 
-    def _ask_to_replace(self, number: int, reason: str) -> None:
-        control.send(self._end, "kill", worker=number, reason=reason)
+    def _ask_to_replace(self, pid: int, reason: str) -> None:
+        control.send(self._end, "kill", pid=pid, reason=reason)
 
     async def _drain(self) -> None:
         serving = self._health.serving

@@ -203,7 +203,7 @@ class Supervisor:
         for_front, for_worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with for_front, for_worker:
             if control.send(worker.control, "connection", fd=for_worker.fileno()):
-                control.send(front.control, "worker", worker=worker.number, fd=for_front.fileno())
+                control.send(front.control, "worker", worker=worker.number, pid=worker.pid, fd=for_front.fileno())
 
     def _on_messages(self, slot: Slot) -> None:
         child = slot.child
@@ -238,12 +238,13 @@ class Supervisor:
         elif kind == "unfit" and not self._failure:
             self._give_up(str(message.get("reason", "")))
         elif kind == "kill":
-            self._kill_worker(int(message.get("worker", 0)), str(message.get("reason", "")))
+            self._kill_worker(int(message.get("pid", 0)), str(message.get("reason", "")))
 
-    def _kill_worker(self, number: int, reason: str) -> None:
+    def _kill_worker(self, pid: int, reason: str) -> None:
+        """Kill that very process, not whoever has taken its place by now."""
         for slot in self._workers:
-            if slot.number == number and slot.child is not None and slot.child.up:
-                self._log.warning(f"worker-{number} is replaced", reason=reason)
+            if slot.child is not None and slot.child.pid == pid:
+                self._log.warning(f"{slot.child.name} is replaced", reason=reason)
                 slot.child.kill()
 
 
