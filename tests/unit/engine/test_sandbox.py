@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from support.envs import CHECKOUT
 from support.layered import layer, with_layer
 from support.tiny_image import tiny_image
 
+from intermodal.engine import bwrap
 from intermodal.engine.http import get
 from intermodal.engine.interface import RunRequest
 from intermodal.engine.memory import family
@@ -261,7 +262,9 @@ print(container.pid, body.decode(), container.hardening.isolation, host.uid, flu
 """
 
 
-def starter(folder: Path, image: Digest, then: str, way: str = "", uid: int = 54321) -> subprocess.Popen[str]:
+def starter(
+    folder: Path, image: Digest, then: str, way: str = "", uid: int = 54321, prefix: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """A process that starts a container, says so, and does `then`; an ordinary user where we can choose."""
     paths = [str(CHECKOUT / "src"), *[path for path in sys.path if path.endswith("site-packages")]]
     code = STARTER.format(paths=paths, folder=str(folder), image=str(image), way=way, then=then)
@@ -269,7 +272,17 @@ def starter(folder: Path, image: Digest, then: str, way: str = "", uid: int = 54
     return subprocess.Popen(
         as_user(
             uid,
-            ["env", "-i", "PATH=/usr/bin:/bin", "HOME=/nonexistent", "PYTHONDONTWRITEBYTECODE=1", python, "-c", code],
+            [
+                *prefix,
+                "env",
+                "-i",
+                "PATH=/usr/bin:/bin",
+                "HOME=/nonexistent",
+                "PYTHONDONTWRITEBYTECODE=1",
+                python,
+                "-c",
+                code,
+            ],
         ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -316,3 +329,20 @@ def test_killed_process_takes_its_container_along_and_the_next_start_sweeps(way:
         again = starter(folder, image, "print(container.stop())", way)
         assert again.communicate(timeout=120)[0].splitlines()[1] == "0"
         assert list(runtime.iterdir()) == []
+
+
+def test_host_that_really_refuses_user_namespaces() -> None:
+    with world_folder() as folder:
+        image = open_ground(folder)
+        process = starter(
+            folder, image, "print(container.stop(), container.hardening.notes[0])", prefix=refusing_namespaces()
+        )
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert out.splitlines()[0].split()[1:3] == ["hello", "none"]
+        assert "this host refuses user namespaces" in out.splitlines()[1]
+
+
+def refusing_namespaces() -> list[str]:
+    """A command that runs another one where no further user namespace can be made."""
+    return [str(bwrap.binary()), "--unshare-user", "--disable-userns", "--dev-bind", "/", "/", "--proc", "/proc", "--"]
