@@ -13,7 +13,14 @@ import pytest
 from support.debian_archive import BASE, Package
 from support.locks import World, world
 
-from intermodal.errors import ContradictionError, DriftError, IndexUnreachableError, NotBuiltYetError, RequirementError
+from intermodal.errors import (
+    ContradictionError,
+    DriftError,
+    IndexUnreachableError,
+    InputError,
+    NotBuiltYetError,
+    RequirementError,
+)
 from intermodal.fetch import fetch_all
 from intermodal.project.value import Project
 from intermodal.rooms.inspect.card import Evidence, ModelCard
@@ -171,6 +178,15 @@ def test_versions_and_base_are_kept_until_told_otherwise(here: World) -> None:
     assert versions(fresh)["numpy"] == "2.9.0"
     assert {row.name: row.version for row in fresh.server.packages}["orjson"] == "3.14.0"
     assert {row.name: row.version for row in fresh.base.packages}["libc6"] == "2.36-9+deb12u99"
+
+
+def test_upgrading_a_name_that_is_not_there_is_told(here: World) -> None:
+    project = here.project("scikit-learn")
+    write_lock(made(here, project), project.lock_path)
+    assert made(here, project, upgrade=("Scikit_Learn",)).packages
+    with pytest.raises(InputError, match="holds no package called scikit") as caught:
+        made(here, project, upgrade=("scikit",))
+    assert "scikit-learn" in caught.value.found[0]
 
 
 def test_other_system_packages_make_the_base_anew(here: World) -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 import intermodal_server
 from intermodal.errors import InputError, NotBuiltYetError, RequirementError
 from intermodal.events import SILENT, Events
+from intermodal.fetch.names import normalise
 from intermodal.host import Host
 from intermodal.project.value import Project
 from intermodal.rooms.inspect.card import FileRow, ModelCard
@@ -57,6 +58,7 @@ def make(
     suite = suite_of(project.environment.base)
     python = inputs.choose_python(card, project, suite)
     earlier = _earlier(project, events)
+    upgrade = _known(upgrade, earlier)
     base = _base(project, earlier, upgrade, host, events, keyring)
     requirements = inputs.effective_requirements(card, project)
     wanted = Wanted(
@@ -102,6 +104,29 @@ def _earlier(project: Project, events: Events) -> Lock | None:
     except InputError as error:
         events.warning(f"the earlier lock is ignored: {error.found[0] if error.found else error.message}")
         return None
+
+
+def _known(upgrade: Collection[str] | None, earlier: Lock | None) -> Collection[str] | None:
+    """The names to upgrade as rows write them.
+
+    Raises:
+        InputError: a name that the earlier lock does not hold; upgrading it would do nothing, silently.
+    """
+    if not upgrade or earlier is None:
+        return upgrade
+    rows = {row.name for row in (*earlier.packages, *earlier.server.packages)}
+    rows |= {row.name for row in earlier.base.packages}
+    for name in upgrade:
+        if name not in rows and normalise(name) not in rows:
+            import difflib
+
+            near = difflib.get_close_matches(normalise(name), sorted(rows), n=3, cutoff=0.6)
+            raise InputError(
+                f"the lock holds no package called {name}",
+                found=f"near names: {', '.join(near)}" if near else f"{len(rows)} packages looked through",
+                next="intermodal lock --upgrade without a name takes the newest of everything",
+            )
+    return frozenset(name if name in rows else normalise(name) for name in upgrade)
 
 
 def _base(

@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from intermodal.errors import DownloadError
 from intermodal.fetch import cache
@@ -57,7 +58,7 @@ class PackageIndex:
 
     def __init__(self, path: Path, archive: str) -> None:
         self.archive = archive
-        self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+        self._database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
 
     def close(self) -> None:
         """Give the database handle back."""
