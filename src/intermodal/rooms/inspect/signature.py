@@ -9,8 +9,8 @@ rules, in order:
    BYTES, the rest FP64, and all of these are marked `assumed`.
 3. Every other model takes one input `X` `[-1, n]`, FP64, or FP32 where its first estimator kept float32 arrays.
 4. A classifier answers `label` in the datatype of `classes_` and, where its class has `predict_proba`,
-   `probabilities` FP64 `[-1, classes]`; a regressor `prediction`; a clusterer or outlier detector `label` INT64; a
-   transformer without predict nothing that is known here.
+   `probabilities` FP64 `[-1, classes]` (`probabilities_0` … for several targets); everything else with `predict`
+   answers `prediction`; a transformer answers nothing.
 5. Where golden cases exist, their names and datatypes are the truth for outputs.
 """
 
@@ -28,8 +28,8 @@ from intermodal.rooms.inspect.tables import (
     CLUSTER_MODULES,
     FLOAT32_ATTRIBUTES,
     OUTLIER_DETECTORS,
-    TRANSFORMER_MODULES,
     can_give_probabilities,
+    can_predict,
     is_text_vectorizer,
 )
 from intermodal_server.contract import DATATYPES, Signature, TensorSpec
@@ -147,14 +147,12 @@ def _float_type(first: Estimator) -> str:
     return "FP32" if kept and all(array.item_bytes == 4 for array in kept) else "FP64"
 
 
-def _label_type(classes: Value) -> tuple[str, int]:
+def _label(classes: Value) -> tuple[str, int]:
+    """Datatype and number of the classes."""
     array = as_array(classes)
     if array is None:
         return "INT64", -1
-    datatype = array.datatype or "BYTES"
-    if datatype == "BOOL" or array.kind in "OSU" or datatype == "FP64":
-        return datatype, array.shape[0] if array.shape else -1
-    return "INT64" if array.kind in "iu" else datatype, array.shape[0] if array.shape else -1
+    return array.datatype or "BYTES", array.shape[0] if array.shape else -1
 
 
 def _outputs(final: Estimator, model: Estimator, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -163,22 +161,25 @@ def _outputs(final: Estimator, model: Estimator, inputs: tuple[TensorSpec, ...])
     float_type = "FP32" if in_float32 and inputs[0].datatype == "FP32" else "FP64"
     classes = final.get("classes_") if final.has("classes_") else model.get("classes_")
     if classes is not None:
-        if isinstance(classes, List):  # several targets at once: one label column each
-            return (TensorSpec("label", "INT64", (-1, max(classes.total, 1)), assumed=True),)
-        datatype, count = _label_type(classes)
-        label = TensorSpec("label", datatype, (-1,))
-        if can_give_probabilities(final):
-            return label, TensorSpec("probabilities", float_type, (-1, count))
-        return (label,)
+        return _classifier_outputs(final, classes, float_type)
     if final.name in OUTLIER_DETECTORS or final.module.startswith(CLUSTER_MODULES):
-        return (TensorSpec("label", "INT64", (-1,)),)
-    if _is_transformer(final):
+        datatype = "INT32" if final.name.endswith("KMeans") else "INT64"
+        return (TensorSpec("prediction", datatype, (-1,)),)
+    if not can_predict(final):
         return ()
     return (TensorSpec("prediction", float_type, _prediction_shape(final)),)
 
 
-def _is_transformer(final: Estimator) -> bool:
-    return final.module.startswith(TRANSFORMER_MODULES)
+def _classifier_outputs(final: Estimator, classes: Value, float_type: str) -> tuple[TensorSpec, ...]:
+    gives_probabilities = can_give_probabilities(final)
+    if isinstance(classes, List):  # several targets at once
+        targets = [_label(one) for one in classes.kept]
+        label = TensorSpec("label", targets[0][0] if targets else "INT64", (-1, len(targets)))
+        each = [TensorSpec(f"probabilities_{i}", float_type, (-1, count)) for i, (_, count) in enumerate(targets)]
+        return (label, *each) if gives_probabilities else (label,)
+    datatype, count = _label(classes)
+    outputs = (TensorSpec("label", datatype, (-1,)), TensorSpec("probabilities", float_type, (-1, count)))
+    return outputs if gives_probabilities else outputs[:1]
 
 
 def _prediction_shape(final: Estimator, depth: int = 8) -> tuple[int, ...]:

@@ -31,6 +31,11 @@ def is_text_vectorizer(name: str) -> bool:
     return name in TEXT_VECTORIZERS
 
 
+def can_predict(final: Estimator) -> bool:
+    """Whether the class has `predict` at all."""
+    return not final.module.startswith(TRANSFORMER_MODULES)
+
+
 def can_give_probabilities(final: Estimator) -> bool:
     """Whether `predict_proba` exists for this very object, as scikit-learn decides it."""
     name = final.name

@@ -15,6 +15,7 @@ from intermodal.rooms.inspect.formats.interface import Found, Opened
 from intermodal.rooms.inspect.pickles.explain import escape, literal
 from intermodal.rooms.inspect.pickles.values import Dict, Global, List, Obj, Value
 from intermodal.rooms.inspect.signature import sklearn_signature
+from intermodal.rooms.inspect.tables import can_predict
 from intermodal_server.contract import Signature
 
 FRAMEWORKS = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
@@ -53,11 +54,13 @@ def describe(
         notes = stamp_findings + notes
         signature, call = sklearn_signature(model, opened.golden)
         framework = _framework(model, names)
+        if not can_predict(final_of(model)):
+            notes.append(_no_predict(final_of(model).name))
     versions |= _numpy_major(names)
     needed = {FRAMEWORKS[top] for name in names if (top := name.module.split(".")[0]) in FRAMEWORKS}
     needed |= {OTHERS[top] for name in names if (top := name.module.split(".")[0]) in OTHERS}
     needed |= {"numpy", *requires} | ({"pandas"} if call == "columns" else set())
-    if loader == "joblib":
+    if loader == "joblib" and "scikit-learn" not in needed:
         needed.add("joblib")
     return Found(
         format=format_name,
@@ -73,6 +76,12 @@ def describe(
         python=python,
         imports=tuple(sorted({escape(name.qualified) for name in names})),
     )
+
+
+def _no_predict(name: str) -> Finding:
+    message = f"the last step is {escape(name)}, which has no predict: there is nothing to serve"
+    advice = 'end the pipeline in a model, or write a class that calls transform: predictor = "predictor:Name"'
+    return Finding("no-predict", "high", message, next=advice)
 
 
 def _framework(model: Estimator, names: tuple[Global, ...]) -> str:

@@ -56,7 +56,8 @@ class PredictorFormat:
                 found=f"classes: {', '.join(classes) or 'none'}",
                 next=f'predictor = "{module}:{classes[0]}"' if classes else SHAPE_HELP.splitlines(),
             )
-        _method(found, "load", path)
+        if opened.path is not None or opened.folder != opened.root:
+            _method(found, "load", path)  # without files there is nothing to load
         predict = _method(found, "predict", path)
         inputs = _inputs(predict, opened, path) if predict is not None else _recorded(opened)
         outputs = tuple(recorded_tensors(opened.golden, "response", "outputs").values())

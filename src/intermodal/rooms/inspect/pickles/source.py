@@ -16,7 +16,7 @@ from typing import BinaryIO
 from intermodal.rooms.inspect.pickles.values import Damaged, LimitExceeded, Truncated
 
 CHUNK_BYTES = 1 << 18
-FREE_BYTES = 1 << 30
+FREE_BYTES = 1 << 28
 MAX_RATIO = 200
 LZMA_MEMORY_BYTES = 160 << 20
 MAGIC = (
