@@ -36,7 +36,7 @@ SECTIONS = {
     },
     "The local store": {
         "images": "List the images of the local store.",
-        "load": "Load an image into docker, podman or containerd.",
+        "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
         "prune": "Delete what no image of the local store needs.",
     },
 }

@@ -8,13 +8,12 @@ bodies (JSON form), so they can be replayed by any client; floats survive becaus
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from intermodal.errors import ArtifactError, StoreError
+from intermodal.errors import ArtifactError
 
 FORMAT = 1
 MAX_BYTES = 64 << 20
@@ -104,18 +103,9 @@ def write_golden(path: Path, golden: GoldenFile) -> None:
         raise ArtifactError(
             "too many golden cases", found=f"{len(data)} bytes, {MAX_BYTES} at most", next="record fewer rows"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write {path.name}", found=str(error), next=f"make {path.parent} writable, or give --output FILE"
-        ) from error
+    from intermodal.host.files import write_atomically
+
+    write_atomically(path, data)
 
 
 def parse_golden(data: bytes, name: str = "golden.json") -> GoldenFile:
