@@ -29,6 +29,7 @@ from intermodal.golden.cases import GoldenCase, GoldenFile
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
+from intermodal.oci.validate import validate
 from intermodal.project.schema import Check, Model, ProjectFile, Serve
 from intermodal.project.value import Project
 from intermodal.rooms.build import Image, build
@@ -194,9 +195,7 @@ def test_config_and_manifest_describe_exactly_these_layers(bench: Bench) -> None
     manifest, config = bench.store.manifest(descriptor), bench.store.config(descriptor)
     assert [layer["digest"] for layer in manifest["layers"]] == [str(layer.digest) for layer in image.layers]
     assert config["rootfs"]["diff_ids"] == [str(layer.diff_id) for layer in image.layers]
-    for layer in image.layers:
-        digest, size_bytes = Digest.of_file(bench.store.path(layer.digest))
-        assert (digest, size_bytes) == (layer.digest, layer.size_bytes)
+    assert validate(bench.store, descriptor) == ()
     run = config["config"]
     assert run["User"] == "65532:65532" and run["StopSignal"] == "SIGTERM" and config["created"].startswith("1970")
     assert run["Entrypoint"] == ["/usr/bin/python3.11", "-I", "-S", "/opt/intermodal/intermodal_server"]
