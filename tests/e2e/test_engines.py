@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -332,13 +331,11 @@ except IntermodalError as error:
 
 
 def use(engine: str, store: Store, prefix: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Start an image as somebody else; with the system's Python, because ours may lie where only we may enter."""
-    python = next((path for n in range(14, 10, -1) if (path := shutil.which(f"python3.{n}", path="/usr/bin"))), None)
-    if python is None:
-        engines.omit("there is no Python 3.11 or newer in /usr/bin, which every user may start")
+    """Start an image as somebody else; with a Python that everybody may start."""
+    python = engines.everybodys_python(NOBODY)
     site = next(path for path in sys.path if path.endswith("site-packages"))
     shown = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": f"{CHECKOUT / 'src'}:{site}", **variables}
-    words = ["env", "-i", *(f"{k}={v}" for k, v in shown.items()), str(python), "-c", USE, str(store.root), engine]
+    words = ["env", "-i", *(f"{k}={v}" for k, v in shown.items()), python, "-c", USE, str(store.root), engine]
     return subprocess.run([*prefix, *words], cwd="/", capture_output=True, text=True, check=False)
 
 
