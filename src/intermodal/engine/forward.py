@@ -9,6 +9,8 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +19,7 @@ from intermodal.engine.runtime import connect_unix
 from intermodal.errors import PortTakenError
 
 _BUFFER_BYTES = 1 << 18
-_CONNECT_TIMEOUT_S = 5.0
+_RETRY_S = 0.01
 LOOPBACK = "127.0.0.1"
 
 
@@ -49,13 +51,14 @@ class Forwarder:
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._links: set[_Link] = set()
+        self._waiting: deque[socket.socket] = deque()  # for room in the queue inside
         self._thread: threading.Thread | None = None
 
     def start(self, target: Path) -> None:
         """Forward connections to the Unix socket `target`, which may appear later."""
-        self._selector.register(self._listener, selectors.EVENT_READ, lambda _: self._accept(target))
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._serve, name=f"forward-{self.port}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(target,), name=f"forward-{self.port}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -66,26 +69,42 @@ class Forwarder:
             self._thread = None
         for link in list(self._links):
             link.close()
-        for end in (self._listener, self._wake, self._woken):
+        for end in (self._listener, self._wake, self._woken, *self._waiting):
             end.close()
         self._selector.close()
 
-    def _serve(self) -> None:
+    def _serve(self, target: Path) -> None:
         while True:
-            for key, mask in self._selector.select():
+            for key, mask in self._selector.select(_RETRY_S if self._waiting else None):
                 if key.data is None:
                     return
                 handler: Callable[[int], None] = key.data
                 handler(mask)
+            self._connect(target)
 
-    def _accept(self, target: Path) -> None:
-        with suppress(BlockingIOError, ConnectionError):
-            outside, _ = self._listener.accept()
+    def _accept(self, _: int) -> None:
+        """Take one connection from outside."""
+        try:
+            outside, _address = self._listener.accept()
+        except (BlockingIOError, ConnectionError):  # gone before we came
+            return
+        except OSError:  # no descriptors left: those in use will end
+            time.sleep(_RETRY_S)
+            return
+        self._waiting.append(outside)
+
+    def _connect(self, target: Path) -> None:
+        """Join those who wait with the inside, in their order, as far as its queue takes them."""
+        while self._waiting:
+            outside = self._waiting[0]
             try:
-                inside = connect_unix(target, _CONNECT_TIMEOUT_S)
-            except OSError:  # nobody listens yet: the caller sees a closed connection and tries again
-                outside.close()
+                inside = connect_unix(target, 0)
+            except BlockingIOError:
                 return
+            except OSError:  # nobody listens yet: the caller sees a closed connection and tries again
+                self._waiting.popleft().close()
+                continue
+            self._waiting.popleft()
             outside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._links.add(_Link(outside, inside, self._selector, self._links.discard))
 
@@ -99,11 +118,6 @@ class _Pipe:
         self.pending = bytearray()
         self.ended = False  # the source has no more
         self.shut = False  # and the sink has been told so
-
-    @property
-    def done(self) -> bool:
-        """Nothing will come any more."""
-        return self.shut
 
     def read(self) -> None:
         """Take what the source has."""
@@ -154,7 +168,7 @@ class _Link:
         except OSError:
             self.close()
             return
-        if all(pipe.done for pipe in self._pipes):
+        if all(pipe.shut for pipe in self._pipes):
             self.close()
         else:
             self._settle()

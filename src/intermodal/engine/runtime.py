@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -95,7 +96,12 @@ def connect_unix(path: Path, timeout_s: float | None = None) -> socket.socket:
 
     The caller closes it. Works for paths of any length.
 
+    Args:
+        path: of the socket.
+        timeout_s: for connecting, and of the connection afterwards; 0 never waits.
+
     Raises:
+        BlockingIOError: it listens, but its queue is full.
         OSError: nothing listens there, or it is no socket (a link, for example).
     """
     handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -104,8 +110,14 @@ def connect_unix(path: Path, timeout_s: float | None = None) -> socket.socket:
             raise ConnectionRefusedError(f"{path} is no socket")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(timeout_s)
+            if timeout_s == 0:
+                connection.setblocking(False)
+            elif timeout_s is not None:  # a Python time-out would give up at once where the queue is full
+                seconds, rest = divmod(timeout_s, 1)
+                limit = struct.pack("ll", int(seconds), int(rest * 1e6))
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             connection.connect(f"/proc/self/fd/{handle}")
+            connection.settimeout(timeout_s)
         except BaseException:
             connection.close()
             raise

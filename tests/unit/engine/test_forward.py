@@ -98,6 +98,29 @@ def test_many_at_once_are_not_mixed_up(forward: Callable[[Talk], int]) -> None:
         client.close()
 
 
+def test_queue_inside_that_is_full_makes_callers_wait(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen(1)
+    forwarder = Forwarder(0)
+    forwarder.start(tmp_path / "s")
+    with listener:
+        clients = [socket.create_connection(("127.0.0.1", forwarder.port), timeout=60) for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%d" % number)
+            client.shutdown(socket.SHUT_WR)
+        filling: list[socket.socket] = []
+        with pytest.raises(BlockingIOError):
+            while True:  # until nothing fits any more
+                filling.append(connect_unix(tmp_path / "s", 0.05))
+                filling[-1].shutdown(socket.SHUT_WR)
+        threading.Thread(target=lambda: [echo_after_end(listener.accept()[0]) for _ in range(23)], daemon=True).start()
+        assert [everything(client) for client in clients] == [b"%d" % number for number in range(20)]
+        for client in (*clients, *filling):
+            client.close()
+        forwarder.close()
+
+
 def test_slow_reader_does_not_grow_memory_nor_stop_others(forward: Callable[[Talk], int]) -> None:
     sent = threading.Event()
     total = 0
