@@ -31,7 +31,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.feature_selection import SelectKBest
+from sklearn.feature_selection import SelectPercentile
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.isotonic import IsotonicRegression
@@ -162,9 +162,10 @@ wide = [
     maker().fit(F, t)
     for maker in (
         AdaBoostClassifier, BaggingClassifier, ExtraTreesClassifier, GradientBoostingClassifier, GaussianNB,
-        GaussianProcessClassifier, LinearDiscriminantAnalysis, MLPClassifier, NearestCentroid, PCA, FastICA, PowerTransformer,
-        QuantileTransformer, SplineTransformer, KBinsDiscretizer, IsolationForest, OneClassSVM, GaussianMixture, Birch,
-        IsotonicByOne, SelectKBest, RadiusNeighborsClassifier, LocalOutlierFactor, BayesianRidge, KernelRidge,
+        GaussianProcessClassifier, LinearDiscriminantAnalysis, MLPClassifier, NearestCentroid, PCA, FastICA,
+        PowerTransformer, QuantileTransformer,
+        SplineTransformer, KBinsDiscretizer, IsolationForest, OneClassSVM, GaussianMixture, Birch,
+        IsotonicByOne, SelectPercentile, RadiusNeighborsClassifier, LocalOutlierFactor, BayesianRidge, KernelRidge,
         LassoCV, TheilSenRegressor, PLSRegression, CalibratedClassifierCV, DummyClassifier, SVR, KNNImputer, Nystroem,
         HistGradientBoostingRegressor, RANSACRegressor, LogisticRegressionCV, Perceptron, PassiveAggressiveClassifier,
     )

@@ -16,7 +16,7 @@ from intermodal.rooms.inspect.pickles.values import Dict, Global, List, Obj, Val
 
 MAX_OBJECTS = 500_000
 SHOWN = 6
-STAMPS = {"_sklearn_version": "scikit-learn"}
+DATA_PACKAGES = frozenset(("builtins", "collections", "datetime", "numpy", "pandas", "scipy", "uuid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Estimator:
 def estimator_of(value: Value) -> Estimator | None:
     """`value` as an estimator; None when it is no object with attributes."""
     if isinstance(value, Obj) and isinstance(value.callee, Global) and isinstance(value.state, (Dict, tuple)):
-        return Estimator(value)
+        return None if value.callee.module.split(".")[0] in DATA_PACKAGES else Estimator(value)
     return None
 
 

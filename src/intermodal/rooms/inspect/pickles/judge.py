@@ -92,6 +92,8 @@ class Judge:
         else:
             made = Obj(callee, (args,), kwargs)
             self._report("unknown-call", made, position, "arguments computed while loading")
+        if _is_trusted(callee):
+            return made
         if not isinstance(callee, Global):
             made.void = True
             if not (isinstance(callee, Obj) and callee.void):
@@ -99,7 +101,7 @@ class Judge:
         elif callee.kind == "unknown":
             made.void = True
             self._remember_call(callee, made)
-        elif callee.kind != "trusted":
+        else:
             note = _call_fault(callee, made, new=new)
             if note:
                 self._report("unknown-call", made, position, note)
@@ -119,7 +121,7 @@ class Judge:
         if not isinstance(target, Obj):
             self._report("unsafe-state", target, position, "state is set on something that no call made")
             return
-        if target.void or (isinstance(target.callee, Global) and target.callee.kind == "trusted"):
+        if target.void or _is_trusted(target):
             return
         if target.builds:
             self._report("unsafe-state", target, position, "state is set twice")
@@ -136,9 +138,7 @@ class Judge:
     def adds(self, target: Value, members: list[Value], position: int) -> None:
         """Judge adding members to something that is no plain list, dictionary or set."""
         if isinstance(target, Obj):
-            if target.void or target.type_name in CONTAINERS:
-                return
-            if isinstance(target.callee, Global) and target.callee.kind == "trusted":
+            if target.void or target.type_name in CONTAINERS or _is_trusted(target):
                 return
             if target.type_name in ("builtins.set", "builtins.bytearray"):
                 return
@@ -169,6 +169,17 @@ def _python3_name(module: str, name: str) -> tuple[str, str]:
     if (module, name) in _compat_pickle.NAME_MAPPING:
         return _compat_pickle.NAME_MAPPING[module, name]
     return _compat_pickle.IMPORT_MAPPING.get(module, module), name
+
+
+def _is_trusted(value: Value) -> bool:
+    """Whether a trusted name stands at the root of how `value` is made."""
+    for _ in range(64):
+        if isinstance(value, Global):
+            return value.kind == "trusted"
+        if not isinstance(value, Obj):
+            return False
+        value = value.callee
+    return False
 
 
 def _call_fault(callee: Global, made: Obj, *, new: bool) -> str:
