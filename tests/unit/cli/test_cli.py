@@ -123,8 +123,8 @@ def test_inspect_for_people_and_machines(tmp_path: Path) -> None:
     assert told.code == 0
     for word in ("scikit-learn 1.9.1", "remark  BYTES [any]", "label", "pandas", "safe", "next"):
         assert word in told.out
-    document = intermodal("inspect", CHECKOUT / "examples/passengers", "--json", home=tmp_path)
-    assert document.err == ""
+    document = intermodal("inspect", CHECKOUT / "examples/passengers", "--json", "-q", home=tmp_path)
+    assert document.err == "read model …\n", "progress belongs to stderr, whatever stdout carries"
     assert document.json["safe"] is True
     assert document.json["versions"]["scikit-learn"] == "1.9.1"
     assert document.json["warnings"] == []
