@@ -34,10 +34,11 @@ def command(name: str, *, example: Sequence[str]) -> Callable[[Callable[..., Out
     lines = "\n".join(f"  {line}" for line in example)
 
     def decorate(function: Callable[..., Output]) -> click.Command:
-        def call(*, as_json: bool, quiet: bool, **options: object) -> Output:
-            options.pop("debug")  # read by `app.main`, which must honour it before anything is parsed
+        def call(*, quiet: bool, **options: object) -> Output:
+            for name in ("as_json", "debug"):
+                options.pop(name)  # read by `app.main`, which must honour them before anything is parsed
             host = hosts.read()
-            events = Terminal(host.environment, quiet=quiet or as_json)
+            events = Terminal(host.environment, quiet=quiet)
             try:
                 return function(Session(host, events), **options)
             finally:
