@@ -48,12 +48,12 @@ class SkopsFormat:
                 schema = _schema(archive)
                 graph = Graph(archive, opened.trust)
                 root = graph.value(schema)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise ArtifactError(f"{name} is truncated or damaged", found=str(error), next=DAMAGED) from error
         except (SchemaError, ValueError, KeyError, RecursionError) as error:
             raise ArtifactError(
                 f"{name} has a schema.json that cannot be read", found=str(error)[:200], next=DAMAGED
             ) from error
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise ArtifactError(f"{name} is truncated or damaged", found=str(error), next=DAMAGED) from error
         found = describe(opened, self.name, "skops", root, graph.names(), (*findings, *graph.findings),
                          requires=("skops",))  # fmt: skip
         version = schema.get("_skops_version")
