@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.envs import training_python
 
 from intermodal.golden.cases import GoldenCase, GoldenFile
 from intermodal.rooms.inspect import ModelCard
@@ -168,3 +170,30 @@ def test_the_rest_of_the_zoo_is_on_the_allow_list(models: Path, file: str) -> No
     from intermodal.rooms.inspect.pickles.reader import read_pickle
 
     assert read_pickle(models / file).findings == ()
+
+
+BOOSTING = """
+import sys, joblib, lightgbm, xgboost
+from sklearn.datasets import load_iris
+rows, targets = load_iris(return_X_y=True)
+for model in (xgboost.XGBClassifier, xgboost.XGBRegressor, lightgbm.LGBMClassifier, lightgbm.LGBMRegressor):
+    joblib.dump(model(n_estimators=2).fit(rows, targets), f"{sys.argv[1]}/{model.__name__}.joblib")
+"""
+
+
+@pytest.mark.slow
+def test_gradient_boosting_of_other_packages(card: Inspect, tmp_path: Path) -> None:
+    python = training_python("scikit-learn==1.9.1", "xgboost-cpu==3.2.0", "lightgbm==4.7.0")
+    subprocess.run([python, "-c", BOOSTING, tmp_path], check=True, capture_output=True)
+    for name, framework, columns, outputs in (
+        ("XGBClassifier", "xgboost", -1, "label:INT64[-1] probabilities:FP32[-1, 3]"),
+        ("XGBRegressor", "xgboost", -1, "prediction:FP32[-1]"),
+        ("LGBMClassifier", "lightgbm", 4, "label:INT64[-1] probabilities:FP64[-1, 3]"),
+        ("LGBMRegressor", "lightgbm", 4, "prediction:FP64[-1]"),
+    ):
+        found = card(tmp_path / f"{name}.joblib")
+        assert found.safe
+        assert found.framework == framework
+        assert {framework, "scikit-learn"} <= set(found.requires)
+        assert tensors(found.signature.inputs) == f"X:FP64[-1, {columns}]"
+        assert tensors(found.signature.outputs) == outputs

@@ -184,7 +184,9 @@ def column_names(model: Estimator) -> list[str]:
 def feature_count(model: Estimator) -> int:
     """How many columns the model's input has; -1 when it does not say."""
     for candidate in (model, _searched(model), first_of(model)):
-        count = candidate.integer("n_features_in_") if candidate is not None else None
+        if candidate is None:
+            continue
+        count = candidate.integer("n_features_in_") or candidate.integer("_n_features_in")  # the latter: LightGBM
         if count is not None and 0 < count < 1 << 31:
             return count
     return -1

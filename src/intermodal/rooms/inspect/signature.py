@@ -50,6 +50,8 @@ def sklearn_signature(model: Estimator, golden: GoldenFile | None) -> tuple[Sign
     else:
         count = feature_count(model)
         datatype = recorded["X"].datatype if "X" in recorded else _float_type(first_of(model))
+        if count == -1 and "X" in recorded and len(recorded["X"].shape) == 2:
+            count = recorded["X"].shape[1]
         inputs, call = (TensorSpec("X", datatype, (-1, count)),), "array"
     outputs = _outputs(final_of(model), model, inputs)
     answered = recorded_tensors(golden, "response", "outputs")
@@ -160,14 +162,26 @@ def _outputs(final: Estimator, model: Estimator, inputs: tuple[TensorSpec, ...])
     in_float32 = coefficients is not None and (coefficients.kind, coefficients.item_bytes) == ("f", 4)
     float_type = "FP32" if in_float32 and inputs[0].datatype == "FP32" else "FP64"
     classes = final.get("classes_") if final.has("classes_") else model.get("classes_")
+    if classes is None and final.name.startswith("LGBM"):
+        classes = final.get("_classes")
     if classes is not None:
         return _classifier_outputs(final, classes, float_type)
+    if final.module.startswith("xgboost."):
+        return _xgboost_outputs(final)
     if final.name in OUTLIER_DETECTORS or final.module.startswith(CLUSTER_MODULES):
         datatype = "INT32" if final.name.endswith("KMeans") else "INT64"
         return (TensorSpec("prediction", datatype, (-1,)),)
     if not can_predict(final):
         return ()
     return (TensorSpec("prediction", float_type, _prediction_shape(final)),)
+
+
+def _xgboost_outputs(final: Estimator) -> tuple[TensorSpec, ...]:
+    # XGBoost encodes classes as 0 … n-1 and computes in float32
+    if not final.name.endswith("Classifier"):
+        return (TensorSpec("prediction", "FP32", (-1,)),)
+    count = final.integer("n_classes_") or -1
+    return TensorSpec("label", "INT64", (-1,)), TensorSpec("probabilities", "FP32", (-1, count))
 
 
 def _classifier_outputs(final: Estimator, classes: Value, float_type: str) -> tuple[TensorSpec, ...]:

@@ -59,6 +59,8 @@ def describe(
     versions |= _numpy_major(names)
     needed = {FRAMEWORKS[top] for name in names if (top := name.module.split(".")[0]) in FRAMEWORKS}
     needed |= {OTHERS[top] for name in names if (top := name.module.split(".")[0]) in OTHERS}
+    if needed & {"xgboost", "lightgbm"}:
+        needed.add("scikit-learn")  # what their estimators are built upon
     needed |= {"numpy", *requires} | ({"pandas"} if call == "columns" else set())
     if loader == "joblib" and "scikit-learn" not in needed:
         needed.add("joblib")
