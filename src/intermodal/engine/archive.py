@@ -104,10 +104,9 @@ def image_name(store: Store, manifest: Digest) -> str:
     return f"image:{manifest.short}"
 
 
-def index_document(parts: Parts, name: str) -> bytes:
-    """The `index.json` of a layout that holds this image alone, under `name`."""
-    _, _, tag = name.rpartition(":")
-    annotations = {CONTAINERD_NAME: familiar(name), REF_NAME: tag}
+def index_document(parts: Parts, name: str, reference: str | None = None) -> bytes:
+    """The `index.json` of a layout that holds this image alone, under `name`; `reference` is by default its tag."""
+    annotations = {CONTAINERD_NAME: familiar(name), REF_NAME: reference or name.rpartition(":")[2]}
     named = replace(parts.manifest, annotations=annotations).as_json()
     return canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]})
 

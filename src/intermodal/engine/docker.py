@@ -3,9 +3,8 @@
 Takes images of the store, hands on hardened containers (`containers.py`). Also takes images in for `load`.
 
 Rules, in order:
-1. Loading sends a partial archive: layers that the daemon already holds below the same ones are left out. A daemon
-   that refuses, or that keeps images in containerd's store (where a missing blob would be found out only later), gets
-   the whole archive.
+1. Loading sends a partial archive, without the layers that the daemon holds: below the same ones in its old store, as
+   blobs of an image that came from here in containerd's. A daemon that refuses a part gets the whole archive.
 2. `/images/load` answers 200 also when it fails: the stream is read for its error, and afterwards the image is asked
    for by the digest of its config (or manifest). Only that counts as loaded.
 3. An image loaded for a check replaces the one of the same name loaded before, so checks do not fill the disk.
@@ -15,19 +14,20 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from intermodal.engine.api import ApiError, DockerApi, demultiplex, escaped, find_socket
-from intermodal.engine.archive import Parts, Sent, archive, common
+from intermodal.engine.archive import Parts, Sent, archive, common, read_parts
 from intermodal.engine.containers import ContainerEngine
 from intermodal.engine.driver import CHECKED, HARDENED, OPEN_FILES, MissingError, Policy, Spec, State
 from intermodal.engine.owner import OWNER_LABEL
-from intermodal.errors import EngineError
+from intermodal.errors import EngineError, InputError, StoreError
 from intermodal.events import Events
 from intermodal.host import Host
+from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal_server.contract import HTTP_PORT, LABEL_LOCK_DIGEST
 
@@ -82,23 +82,22 @@ class DockerDriver:
         return sent
 
     def _send(self, parts: Parts, name: str, events: Events) -> Sent:
-        known = self._known_prefix(parts)
-        if known:
+        held = self._held(parts)
+        if held:
             try:
-                return self._send_without(parts, name, known, events)
+                return self._send_without(parts, name, held, events)
             except EngineError as error:
                 events.notice(f"Docker did not take a part of the image ({error.message}); sending all of it")
-        return self._send_without(parts, name, 0, events)
+        return self._send_without(parts, name, set(), events)
 
-    def _send_without(self, parts: Parts, name: str, known: int, events: Events) -> Sent:
-        missing = {layer.digest: layer.size_bytes for layer in parts.layers[known:]}
-        left_out = [layer.digest for layer in parts.layers[:known] if layer.digest not in missing]
+    def _send_without(self, parts: Parts, name: str, held: Collection[Digest], events: Events) -> Sent:
+        missing = {layer.digest: layer.size_bytes for layer in parts.layers if layer.digest not in held}
         count = 0
         with events.task("load into docker", total=sum(missing.values()), unit="bytes") as task:
 
             def counted() -> Iterator[bytes]:
                 nonlocal count
-                for piece in archive(parts, self._store, name, without=left_out):
+                for piece in archive(parts, self._store, name, without=held):
                     count += len(piece)
                     task.advance(len(piece))
                     yield piece
@@ -110,27 +109,40 @@ class DockerDriver:
         image = self.find(parts)
         if image is None or not self._complete(image, parts):
             raise EngineError("Docker did not load the image", found="it took the archive, but does not know the image")
-        return Sent(image, len(parts.layers) - known, count)
+        return Sent(image, len(missing), count)
 
     def _complete(self, image: str, parts: Parts) -> bool:
         document = self._image(image) or {}
         return _layers(document) == [str(digest) for digest in parts.diff_ids]
 
-    def _known_prefix(self, parts: Parts) -> int:
-        """How many of the lowest layers the daemon holds, in this order, as part of some image."""
+    def _held(self, parts: Parts) -> set[Digest]:
+        """The layers that need not be sent, because an image that the daemon lists has them."""
         status = dict(item for item in self._api.json("GET", "/info").get("DriverStatus") or () if len(item) == 2)
-        if "containerd" in status.get("driver-type", ""):
-            return 0
-        wanted = [str(digest) for digest in parts.diff_ids]
-        best = 0
+        by_blob = "containerd" in status.get("driver-type", "")
+        held: set[Digest] = set()
         # images of ours first: most often one of them shares all but the last layers
         for query in ({"filters": f'{{"label":["{LABEL_LOCK_DIGEST}"]}}'}, {}):
             for item in self._api.json("GET", "/images/json", query=query):
-                with suppress(ApiError):  # removed in between
-                    best = max(best, common(wanted, _layers(self._image(item["Id"]) or {})))
-            if best:
+                held = max(held, self._blobs(item["Id"]) if by_blob else self._prefix(parts, item["Id"]), key=len)
+            if held or by_blob:
                 break
-        return best
+        return {layer.digest for layer in parts.layers if layer.digest in held}
+
+    def _prefix(self, parts: Parts, image: str) -> set[Digest]:
+        """The lowest layers that an image has in the same order; an old store knows a layer only on top of others."""
+        layers: list[str] = []
+        with suppress(ApiError):  # removed in between
+            layers = _layers(self._image(image) or {})
+        shared = common(map(str, parts.diff_ids), layers)
+        above = {layer.digest for layer in parts.layers[shared:]}
+        return {layer.digest for layer in parts.layers[:shared]} - above
+
+    def _blobs(self, image: str) -> set[Digest]:
+        """The layers of an image that is called by its manifest, when that came out of this store."""
+        try:
+            return {layer.digest for layer in read_parts(self._store, Digest.parse(image)).layers}
+        except (StoreError, InputError):
+            return set()
 
     def _image(self, name: str) -> dict[str, Any] | None:
         try:

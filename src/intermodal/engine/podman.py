@@ -115,10 +115,11 @@ class PodmanDriver:
 
     def _pull(self, parts: Parts) -> None:
         with self._layout(parts) as layout:
-            # a relative path, because podman makes an image name out of it
-            self._podman("pull", "--quiet", f"oci:{layout.name}:1", folder=layout.parent)
+            # Podman lists what it pulls: version 4 under the folder's (relative) name, version 5 under the reference.
+            name = f"localhost/{layout.name}:latest"
+            self._podman("pull", "--quiet", f"oci:{layout.name}:{name}", folder=layout.parent)
             with suppress(EngineError):
-                self._podman("untag", parts.config.digest.hex, f"localhost/{layout.name}:latest")
+                self._podman("untag", parts.config.digest.hex, name)
 
     @contextmanager
     def _layout(self, parts: Parts) -> Iterator[Path]:
@@ -128,7 +129,8 @@ class PodmanDriver:
         try:
             layout.mkdir()
             (layout / "oci-layout").write_bytes(canonical_json({"imageLayoutVersion": "1.0.0"}))
-            (layout / "index.json").write_bytes(index_document(parts, "image:1"))
+            name = f"localhost/{layout.name}:latest"
+            (layout / "index.json").write_bytes(index_document(parts, name, reference=name))
             (layout / "blobs").symlink_to(self._store.blobs.parent.absolute())
             yield layout
         finally:
@@ -250,7 +252,7 @@ class PodmanDriver:
         try:
             return subprocess.run(
                 [self._found(), *arguments],
-                env=dict(self._host.environment),
+                env={**self._host.environment, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},  # else it ends up in logs
                 # podman refuses to start in a folder that its user may not enter
                 cwd=folder or "/",
                 stdin=subprocess.DEVNULL,
