@@ -22,8 +22,8 @@ from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 
 if TYPE_CHECKING:
-    from intermodal.golden.record import Replay
     from intermodal.engine.load import LoadReport
+    from intermodal.golden.record import Replay
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
     from intermodal.rooms.inspect.card import ModelCard
@@ -77,11 +77,11 @@ def open_store(host: Host) -> Store:
     return store
 
 
-def load(path: Path, *, host: Host, events: Events = SILENT) -> Project:
-    """The project at `path`: a folder, a project file, or a bare model."""
+def load(path: Path, *, host: Host, events: Events = SILENT, recording: bool = False) -> Project:
+    """The project at `path`: a folder, a project file, or a bare model; `recording` when golden cases are to come."""
     from intermodal.project.load import load as load_project
 
-    project = load_project(path, host)
+    project = load_project(path, host, recording=recording)
     for notice in project.notices:
         events.notice(notice)
     return project
@@ -183,15 +183,16 @@ def record(
         locked: record what the built image answers instead.
         output: where to write; default: the project's golden.json.
     """
+    from intermodal.golden.cases import write_golden
     from intermodal.golden.record import record as record_cases
-    from intermodal.host.files import write_atomically
 
-    project = load(path, host=host, events=events)
-    card = _safe(_card(project, host, events))
+    project = load(path, host=host, events=events, recording=True)
+    # Old golden cases are evidence of where the model was trained; they must not stand in the way of new ones.
+    card = _safe(_card(replace(project, golden=None), host, events))
     replay = _locked_replay(path, host, events) if locked else None
     golden = record_cases(project, card, inputs, host=host, python=python, locked=locked, replay=replay, events=events)
-    written = output or project.golden or project.root / "golden.json"
-    write_atomically(written, golden.to_bytes())
+    written = output or project.golden or project.root / (project.model.golden or "golden.json")
+    write_golden(written, golden)
     return written
 
 

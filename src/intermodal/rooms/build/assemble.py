@@ -143,33 +143,21 @@ class Assembly:
         return recall_layer(layer_key(part.identity), store=self.store, host=self.host)
 
     def _fetch_wheels(self, wheels: Sequence[LockedWheel], platform: str) -> dict[Digest, Path]:
-        from intermodal.fetch import Request, fetch_all
+        from intermodal.fetch import fetch_all
+        from intermodal.rooms.lock.requests import wheel_request, wheels_of
 
-        urls = {
-            row.digest: (row.url,)
-            for package in (*self.lock.packages, *self.lock.server.packages)
-            if (row := self.lock.wheel_for(package, platform)).url
-        }
-        requests = [
-            Request(wheel.digest, wheel.size_bytes, wheel.filename, urls.get(wheel.digest, ()), wheel.name)
-            for wheel in wheels
-        ]
-        return fetch_all(requests, host=self.host, events=self.events)
+        wanted = {wheel.digest for wheel in wheels}
+        packages = (*self.lock.packages, *self.lock.server.packages)
+        rows = [pair for pair in wheels_of(packages, self.lock, platform) if pair[1].digest in wanted]
+        return fetch_all([wheel_request(*pair) for pair in rows], host=self.host, events=self.events)
 
     def _fetch(self, missing: Sequence[Part], platform: str) -> dict[Digest, Path]:
         """Every wheel and Debian package that has to be read, at the same time."""
-        from intermodal.fetch import Request, fetch_all
+        from intermodal.fetch import fetch_all
+        from intermodal.rooms.lock.requests import deb_request
 
-        debs = [
-            Request(
-                row.digest,
-                row.size_bytes,
-                Path(row.filename).name,
-                (row.url,) if row.url else (),
-                next="intermodal lock PATH --upgrade takes the packages that the archive has now",
-            )
-            for row in needed_debs(self.lock, platform, store=self.store, host=self.host)
-        ]
+        rows = needed_debs(self.lock, platform, store=self.store, host=self.host)
+        debs = [deb_request(row, self.lock, self.host) for row in rows]
         files = fetch_all(debs, host=self.host, events=self.events) if debs else {}
         wheels = [wheel for part in missing for wheel in part.wheels]
         return {**files, **self._fetch_wheels(wheels, platform)} if wheels else files

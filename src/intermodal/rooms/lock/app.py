@@ -96,13 +96,8 @@ def watched(project: Project, card: ModelCard) -> tuple[Path, ...]:
     collected = _collect(project, card)
     paths = set(collected.looked) | set(collected.files.values()) | {row.source for row in card.files}
     paths.update(path for path in (project.file, project.artifact, project.golden) if path is not None)
-    requirements = project.environment.requirements
-    if isinstance(requirements, str):
-        paths.add(project.root / requirements)
-    else:
-        paths.update(
-            project.root / line for line in requirements if line.endswith((".txt", ".toml", ".lock", ".yml", ".yaml"))
-        )
+    paths.update(project.files)
+    paths.add(project.root / "golden.json")  # it counts as soon as somebody records it
     return tuple(sorted(paths))
 
 

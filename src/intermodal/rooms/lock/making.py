@@ -24,7 +24,7 @@ from intermodal.host import Host
 from intermodal.project.value import Project
 from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock import inputs, uv
-from intermodal.rooms.lock.app import collect_app
+from intermodal.rooms.lock.app import collect_app, missing_imports
 from intermodal.rooms.lock.canonical import environment_digest
 from intermodal.rooms.lock.debian.base import resolve_base
 from intermodal.rooms.lock.debian.suites import suite_of
@@ -87,6 +87,8 @@ def make(
         exclude_newer=wanted.exclude_newer,
     )
     contradictions(lock, card)
+    for sentence in missing_imports(project, card, {package.name for package in packages}):
+        events.notice(sentence)
     if no_urls:
         lock = without_urls(lock)
     return replace(lock, environment_digest=environment_digest(lock))

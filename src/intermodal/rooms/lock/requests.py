@@ -14,7 +14,7 @@ from intermodal.rooms.lock.debian.sources import deb_addresses
 from intermodal.rooms.lock.platforms import best_wheel, fits
 from intermodal.rooms.lock.rows import DebRow, Lock, PackageRow, WheelRow
 
-VANISHED = "intermodal lock --upgrade takes what the mirror has now"
+VANISHED = "intermodal lock PATH --upgrade takes what the mirror has now"
 
 
 def wheel_request(package: PackageRow, wheel: WheelRow) -> Request:
@@ -25,7 +25,7 @@ def wheel_request(package: PackageRow, wheel: WheelRow) -> Request:
         wheel.filename,
         (wheel.url,) if wheel.url else (),
         package.name,
-        f"intermodal lock --upgrade {package.name} takes what the index has now",
+        f"intermodal lock PATH --upgrade {package.name} takes what the index has now",
     )
 
 
