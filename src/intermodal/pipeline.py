@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from intermodal.errors import CheckFailedError, DriftError, UnsafeModelError
 from intermodal.events import SILENT, Events
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
     from intermodal.rooms.lock.rows import Lock
 
 
-@dataclass(frozen=True, slots=True)
-class LockOutcome:
+class LockOutcome(Struct, frozen=True):
     """A lock on disk, and what was done to it: "kept", "made" or "refreshed: …"."""
 
     lock: Lock
@@ -40,8 +41,7 @@ class LockOutcome:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One room of a `ship`, as the table shows it."""
 
     room: str
@@ -49,8 +49,7 @@ class Step:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ShipReport:
+class ShipReport(Struct, frozen=True):
     """What `ship` did, what came out, and what to try next."""
 
     steps: tuple[Step, ...]

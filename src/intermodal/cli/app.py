@@ -19,7 +19,6 @@ from collections.abc import Sequence
 import click
 
 import intermodal
-from intermodal.cli.output import Output, write
 
 SECTIONS = {
     "The corridor": {
@@ -108,11 +107,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _finish(outcome: object, *, as_json: bool) -> int:
-    if isinstance(outcome, Output):
-        write(outcome, as_json=as_json)
-        sys.stdout.flush()
-        return outcome.exit_code
-    return outcome if isinstance(outcome, int) else 0
+    if outcome is None or isinstance(outcome, int):
+        return outcome or 0  # a help page
+    from intermodal.cli.output import Output, write
+
+    assert isinstance(outcome, Output)
+    write(outcome, as_json=as_json)
+    sys.stdout.flush()
+    return outcome.exit_code
 
 
 def _has_flag(arguments: Sequence[str], flag: str) -> bool:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from intermodal import host as hosts
 from intermodal.cli.output import Output
@@ -17,8 +17,7 @@ from intermodal.engine import NAMES
 from intermodal.host import Host
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """One call of one command."""
 
     host: Host

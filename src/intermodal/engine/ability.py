@@ -13,9 +13,10 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
+
+from msgspec import Struct
 
 from intermodal.engine import bwrap
 from intermodal.engine.rootfs import Way
@@ -27,8 +28,7 @@ VARIABLE = "INTERMODAL_SANDBOX"
 ALLOW_USERNS = "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), or use --engine docker"
 
 
-@dataclass(frozen=True, slots=True)
-class Ability:
+class Ability(Struct, frozen=True):
     """The best way that works here, and why better ones do not."""
 
     way: Way

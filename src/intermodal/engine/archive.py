@@ -20,9 +20,11 @@ import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from intermodal.errors import EngineError, StoreError
 from intermodal.events import Events
@@ -37,8 +39,7 @@ CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """One image of the store, taken apart."""
 
     manifest: Descriptor
@@ -53,8 +54,7 @@ class Parts:
         return sum(layer.size_bytes for layer in self.layers)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """What an engine was sent, and the name by which it knows the image now."""
 
     image: str

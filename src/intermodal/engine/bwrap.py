@@ -16,9 +16,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct, field
 
 from intermodal.engine.seccomp import filter_program
 from intermodal.errors import EngineError
@@ -31,8 +32,7 @@ _HIDDEN_FILES = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_d
 _HIDDEN_FOLDERS = ("/proc/acpi", "/proc/scsi", "/proc/asound")
 
 
-@dataclass(frozen=True, slots=True)
-class Walls:
+class Walls(Struct, frozen=True):
     """What one container may see and do; the defaults are the strictest.
 
     `root` are the arguments that put a root in place (`rootfs.Root.arguments`). The flags exist so that tests can tear

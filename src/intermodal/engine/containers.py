@@ -18,8 +18,9 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from intermodal.engine.archive import Parts, image_name, read_parts
 from intermodal.engine.driver import CHECKED, HARDENED, Driver, MissingError, Policy, Spec

@@ -6,9 +6,10 @@ Docker and podman implement `Driver`; both are handed the same `Spec`, which sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from intermodal.engine.archive import Loader, Parts
 from intermodal.engine.bwrap import SCRATCH_BYTES
@@ -24,8 +25,7 @@ class MissingError(EngineError):
     """The engine does not know an image or container, or no longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The measures asked of an engine. The flags exist so that tests can remove one and see that it is missed."""
 
     user: str = f"{USER_ID}:{USER_ID}"
@@ -43,8 +43,7 @@ class Policy:
 HARDENED = Policy()
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """One container as an engine is asked for it."""
 
     image: str  # by the engine's own id
@@ -59,8 +58,7 @@ class Spec:
     healthcheck: Mapping[str, object] = field(default_factory=dict)  # as in the image config
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What an engine says of a container."""
 
     running: bool

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from intermodal.errors import EngineError, StoreError
 from intermodal.events import SILENT, Events
@@ -38,8 +39,7 @@ class ImageStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LayerRef:
+class LayerRef(Struct, frozen=True):
     """One layer, as stored and as tar."""
 
     digest: Digest
@@ -47,8 +47,7 @@ class LayerRef:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunnableImage:
+class RunnableImage(Struct, frozen=True):
     """An image as an engine sees it."""
 
     digest: Digest  # of the manifest

@@ -12,9 +12,10 @@ Rules, in order:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from intermodal.events import SILENT, Events
 from intermodal.oci.digest import Digest
@@ -22,8 +23,7 @@ from intermodal.oci.digest import Digest
 Isolation = Literal["full", "partial", "none"]
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where the server answers: a Unix socket, or a TCP port on loopback."""
 
     socket: Path | None = None
@@ -31,8 +31,7 @@ class Endpoint:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+class RunRequest(Struct, frozen=True):
     """One container to start.
 
     With `egress=False` the container has no network and answers on a Unix socket; with `port` set it answers on
@@ -46,8 +45,7 @@ class RunRequest:
     events: Events = SILENT
 
 
-@dataclass(frozen=True, slots=True)
-class Hardening:
+class Hardening(Struct, frozen=True):
     """Which measures a container really has; measured from inside where that can be done, not taken on trust."""
 
     isolation: Isolation

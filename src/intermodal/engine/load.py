@@ -6,8 +6,9 @@ Takes a manifest's digest and a name; hands on a `LoadReport`. How each engine i
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from intermodal.engine.archive import Loader, image_name, read_parts
 from intermodal.errors import InputError
@@ -20,8 +21,7 @@ from intermodal.oci.reference import parse_name
 Into = Literal["docker", "podman", "containerd"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReport:
+class LoadReport(Struct, frozen=True):
     """What `load` moved."""
 
     engine: str

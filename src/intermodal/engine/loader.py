@@ -18,8 +18,9 @@ import signal
 import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from intermodal.engine.hardening import MEASURES, no_capabilities, read_status
 from intermodal.engine.interface import Hardening
@@ -34,8 +35,7 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """What to start on this host."""
 
     argv: tuple[str, ...]

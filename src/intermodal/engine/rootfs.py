@@ -18,9 +18,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from intermodal.errors import EngineError, UnsafePathError
 from intermodal.oci.folder_once import folder_once, remove_tree
@@ -31,8 +32,7 @@ _MAX_OPTIONS_BYTES = 3800  # of a page of 4096; the rest is for what bwrap adds
 _PER_SOURCE_BYTES = len("/oldroot:")
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Struct, frozen=True):
     """A root in place, or ready to be put there."""
 
     arguments: tuple[str, ...]  # for bwrap; empty for `loader`

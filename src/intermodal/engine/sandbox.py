@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from intermodal.engine import bwrap, hardening
 from intermodal.engine.ability import ALLOW_USERNS, Ability, ability

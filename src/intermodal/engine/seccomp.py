@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 ALLOW = 0x7FFF0000
 KILL_PROCESS = 0x80000000
@@ -72,8 +73,7 @@ TERMINAL_REQUESTS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: both put characters 
 PERSONALITIES = (0, 0xFFFFFFFF)  # set the normal one, ask for the present one
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """The numbers of one architecture."""
 
     audit: int
@@ -102,8 +102,7 @@ def _argument(index: int) -> int:
     return 16 + 8 * index
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """One instruction; a comparison goes on at the next one, or skips ahead by the count that it holds."""
 
     code: int

@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from intermodal.errors import DownloadError, HostError, IntermodalError
 from intermodal.events import SILENT, Events, Task
@@ -31,8 +32,7 @@ MAX_BYTES = 8 << 30
 ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One file to have.
 
     `urls` are tried in order; when all fail and `name` is set, the configured indexes are searched for that

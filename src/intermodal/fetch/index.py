@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
+
+from msgspec import Struct
 
 from intermodal.errors import DownloadError, HostError
 from intermodal.fetch.names import normalise
@@ -26,8 +27,7 @@ PAGE_BYTES = 64 << 20
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """One offered file; `digest` is None and `size_bytes` 0 where the index does not say."""
 
     filename: str

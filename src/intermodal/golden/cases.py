@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from intermodal.errors import ArtifactError
 
@@ -20,8 +21,7 @@ MAX_BYTES = 64 << 20
 RecordedIn = Literal["training", "locked"]
 
 
-@dataclass(frozen=True, slots=True)
-class GoldenCase:
+class GoldenCase(Struct, frozen=True):
     """One recorded request and its response; tolerances override the project's."""
 
     name: str
@@ -31,8 +31,7 @@ class GoldenCase:
     atol: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GoldenFile:
+class GoldenFile(Struct, frozen=True):
     """All cases of a model.
 
     `environment` is what they were recorded with: `python` ("3.11.7"), `distributions` {name: version}, and for

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from intermodal.errors import InputError
 from intermodal.golden.npy import MAX_BYTES, Values, finite, read_npy, read_npz
@@ -27,8 +28,7 @@ ALL_ROWS = 1024
 Request = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class NamedRequest:
+class NamedRequest(Struct, frozen=True):
     """A case to be: its name, its V2 body, and tolerances when it had some."""
 
     name: str

@@ -12,9 +12,10 @@ Rules, in order:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from msgspec import Struct
 
 from intermodal.errors import InputError
 from intermodal.golden.cases import GoldenCase
@@ -29,8 +30,7 @@ _DATATYPES = {
 _NULLABLE = {"Float32": "FP32", "Float64": "FP64", "Int64": "INT64", "Int32": "INT32", "boolean": "BOOL"}
 
 
-@dataclass(frozen=True, slots=True)
-class LiveInputs:
+class LiveInputs(Struct, frozen=True):
     """Requests, the signature they have, and the inputs as the live model takes them."""
 
     requests: tuple[NamedRequest, ...]

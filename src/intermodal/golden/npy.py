@@ -16,9 +16,10 @@ import ast
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isinf, isnan, prod
 from typing import Any
+
+from msgspec import Struct
 
 from intermodal.errors import InputError
 
@@ -32,8 +33,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(Struct, frozen=True):
     """One array: `data` is flat and row-major, of bool, int, float, str or None."""
 
     datatype: str

@@ -17,15 +17,15 @@ import pickle
 import sys
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from intermodal.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """A saved model, and how the worker reads it back."""
 
     artifact: str

@@ -17,9 +17,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from intermodal.errors import ContradictionError, InputError
 from intermodal.host import Host
@@ -37,8 +38,7 @@ print(json.dumps({"python": platform.python_version(), "prefix": sys.prefix, "ve
 _PROBE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Interpreter:
+class Interpreter(Struct, frozen=True):
     """A Python and those of the asked-for distributions that it has."""
 
     path: Path

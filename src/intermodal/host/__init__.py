@@ -13,10 +13,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from intermodal.host.apt import AptSource
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(Struct, frozen=True, dict=True):
     """What this machine is; build one with `read`, or by hand in tests."""
 
     environment: Mapping[str, str]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from intermodal.host.etc import etc
 
@@ -23,8 +24,7 @@ SCHEMES = ("http://", "https://", "file:/", "copy:/")
 _LINE = re.compile(r"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)((?:\s+\S+)*)\s*$")
 
 
-@dataclass(frozen=True, slots=True)
-class AptSource:
+class AptSource(Struct, frozen=True):
     """One archive address with the suites and components that this machine takes from it."""
 
     uri: str  # without a trailing slash; may hold credentials, so not for messages

@@ -6,7 +6,8 @@ Spec: OCI image-spec 1.1, "OCI Content Descriptors"; "Media Types".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from intermodal.oci.digest import Digest
 
@@ -17,8 +18,7 @@ LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """What some stored bytes are, how many, and their digest."""
 
     media_type: str
@@ -42,8 +42,7 @@ class Descriptor:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class LayerInfo:
+class LayerInfo(Struct, frozen=True):
     """A finished layer: its stored bytes, its plain tar, and what it is for."""
 
     digest: Digest

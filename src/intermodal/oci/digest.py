@@ -9,17 +9,17 @@ Spec: OCI image-spec 1.1, "Digests".
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from intermodal.errors import InputError
 
 CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(Struct, frozen=True, order=True):
     """sha256 of some bytes; `str(digest)` is the form used in documents."""
 
     hex: str

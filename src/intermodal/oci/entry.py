@@ -7,9 +7,10 @@ or a deflate stream out of somebody's archive.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from intermodal.errors import UnsafePathError
 
@@ -18,8 +19,7 @@ MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Deflated:
+class Deflated(Struct, frozen=True):
     """A raw deflate stream as it lies in an archive, with everything its archive promises about the plain bytes."""
 
     raw: bytes | memoryview
@@ -33,8 +33,7 @@ class Deflated:
 Content = bytes | Path | Callable[[], Iterable[bytes]] | Deflated | None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One path in a layer; use the constructors below, they keep kind, mode and size in step."""
 
     path: str  # relative, forward slashes, no trailing slash

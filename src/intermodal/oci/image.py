@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from intermodal.oci.descriptor import Descriptor, LayerInfo
 from intermodal.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image in the local store.
 
     `descriptor` points at the index when there are several platforms, else at the manifest; `manifests` has one

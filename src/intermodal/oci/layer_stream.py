@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from intermodal.errors import InputError, StoreError
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much a layer may hold before it counts as a bomb."""
 
     entries: int = 1_000_000

@@ -21,9 +21,11 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from intermodal.errors import StoreError, UnknownImageError
 from intermodal.oci import reference as references
@@ -37,8 +39,7 @@ NAME = "org.opencontainers.image.ref.name"  # "digits:1.0.0"; absent on what a n
 FORMER = "dev.intermodal.image.name"  # the name without tag, kept when the tag has moved on
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(Struct, frozen=True):
     """One line of `intermodal images`; `name` is "" when a newer image took its tag."""
 
     name: str
@@ -49,8 +50,7 @@ class StoredImage:
     former: str = ""  # "digits", of an image whose tag has moved on
 
 
-@dataclass(frozen=True, slots=True)
-class PruneReport:
+class PruneReport(Struct, frozen=True):
     """What `prune` removed."""
 
     blobs: int

@@ -8,7 +8,8 @@ Spec: OCI distribution-spec 1.1, "Pulling manifests" (grammar of name and tag).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from intermodal.errors import InputError
 from intermodal.oci.digest import Digest
@@ -19,8 +20,7 @@ _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _NEXT = "NAME, NAME:TAG, NAME@sha256:… or at least six digits of a digest; intermodal images lists them"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """An image as typed: a name with tag or digest, or (name empty) the first digits of a digest."""
 
     name: str = ""

@@ -14,8 +14,9 @@ Changeset".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from intermodal.errors import InputError, UnsafePathError
 
@@ -50,8 +51,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TarEntry:
+class TarEntry(Struct, frozen=True):
     """One entry as the archive states it: names are not cleaned, nothing is resolved."""
 
     path: str

@@ -18,9 +18,9 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from intermodal.project.schema import Moment, ProjectFile, Table
 
@@ -38,8 +38,7 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One thing that is wrong: `place` leads to it through the document, `line` is 0 when unknown."""
 
     place: Place

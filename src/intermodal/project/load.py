@@ -18,10 +18,10 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from intermodal.errors import ArtifactError, ProjectError
 from intermodal.host import Host

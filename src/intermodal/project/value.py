@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from intermodal.project.schema import Check, Environment, Model, ProjectFile, Serve
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(Struct, frozen=True):
     """What the user wants shipped.
 
     `root` is the folder that relative paths start from; `file` is the project file, None for a bare artifact;

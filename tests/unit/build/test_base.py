@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from isal import igzip
+from msgspec.structs import replace
 from support import debs
 
 from intermodal.errors import DownloadError, DuplicatePathError, HostError, PackageFileError, UnsafePathError

@@ -1,8 +1,8 @@
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.wheels import make_wheel
 
 from intermodal.errors import DownloadError, DuplicatePathError

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.layered import layer, scaled_image, with_layer
 from support.tiny_image import tiny_image
 

@@ -11,10 +11,10 @@ import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.hosts import empty_host
 
 from intermodal.engine.api import ApiError, DockerApi, demultiplex, escaped, find_socket

@@ -6,10 +6,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from intermodal.engine.forward import Forwarder
 from intermodal.engine.runtime import RuntimeFolder, connect_unix

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from intermodal.engine.driver import HARDENED, Spec
 from intermodal.engine.podman_seccomp import PLACES, tightened, write_profile

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.cli import as_user, world_folder
 from support.envs import CHECKOUT
 from support.layered import layer, with_layer
@@ -242,7 +242,7 @@ def test_program_that_is_missing_is_an_error_not_a_hang(ground: Ground) -> None:
 
 STARTER = """
 import sys, time
-from dataclasses import replace
+from msgspec.structs import replace
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from intermodal.engine.http import get

@@ -6,10 +6,10 @@ import datetime
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.debian_archive import BASE, Package
 from support.locks import World, world
 

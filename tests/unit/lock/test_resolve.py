@@ -6,10 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.hosts import empty_host
 from support.loopback import Site, serving
 from support.simple_index import publish, pure_wheels

@@ -272,7 +272,6 @@ def test_importing_the_store_stays_cheap() -> None:
         "http",
         "asyncio",
         "email",
-        "msgspec",
         "packaging",
         "tempfile",
         "concurrent.futures",

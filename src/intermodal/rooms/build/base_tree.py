@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+from msgspec import Struct
 
 from intermodal.errors import DuplicatePathError, UnsafePathError
 from intermodal.oci.blob import failure
@@ -33,8 +34,7 @@ CERTIFICATES = "usr/share/ca-certificates/"
 MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One path of the tree; `offset` and `size_bytes` say where a file's content waits in the spool."""
 
     path: str

@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct, field
 
 from intermodal.errors import DownloadError, PackageFileError, UnsafePathError
 from intermodal.oci.digest import Digest
@@ -35,8 +36,7 @@ MAX_CONTROL_BYTES = 16 << 20
 SPECIAL_BITS = 0o6000  # setuid, setgid
 
 
-@dataclass(frozen=True, slots=True)
-class DebEntry:
+class DebEntry(Struct, frozen=True):
     """One path of a package, relative to the root, without "./".
 
     `target` of a symbolic link is relative to the root as well (`link_text` turns it into what is stored); of
@@ -49,8 +49,7 @@ class DebEntry:
     target: str = ""
 
 
-@dataclass(slots=True)
-class Deb:
+class Deb(Struct):
     """An open package; valid inside `with open_deb(…)`."""
 
     title: str

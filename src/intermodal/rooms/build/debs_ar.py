@@ -12,8 +12,9 @@ Spec: deb(5); ar(5), "common" format.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from intermodal.errors import PackageFileError
 
@@ -24,8 +25,7 @@ _NAME = re.compile(rb"[A-Za-z0-9._+-]{1,16}")
 _SIZE = re.compile(rb"[0-9]{1,10}")
 
 
-@dataclass(frozen=True, slots=True)
-class ArMember:
+class ArMember(Struct, frozen=True):
     """One member: where its bytes lie in the stream."""
 
     name: str

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from intermodal.errors import InputError, PackageFileError
 from intermodal.oci.tar_reader import TarEntry, read_entries
@@ -27,8 +28,7 @@ RATIO_FLOOR_BYTES = 64 << 20
 XZ_MEMORY_BYTES = 128 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much one package may bring."""
 
     expanded_bytes: int = 4 << 30

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from intermodal.oci.blob import BlobWriter
 from intermodal.oci.descriptor import LayerInfo
@@ -17,16 +18,14 @@ from intermodal.rooms.build.wheels.groups import LockedWheel
 Compile = Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, bytes | None]]]
 
 
-@dataclass(slots=True)
-class Tools:
+class Tools(Struct):
     """What writing a layer needs besides its plan."""
 
     files: Mapping[Digest, Path] = field(default_factory=dict)  # wheels that were fetched
     compile_sources: Compile | None = None  # None when the lock wants no byte code
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """One layer, in the order of the image."""
 
     kind: str  # as in LayerInfo

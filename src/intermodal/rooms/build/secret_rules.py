@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 RULES_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One kind of secret. The group `value` of the pattern is the secret, else the whole match is."""
 
     name: str
@@ -28,8 +28,7 @@ class Rule:
     in_binary: bool = True  # also looked for in files that are no text
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """Where a rule matched in the piece, and the secret's bytes."""
 
     rule: str

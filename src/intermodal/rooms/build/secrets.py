@@ -13,8 +13,9 @@ Rules, in order:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from intermodal.errors import InputError, SecretFoundError
 from intermodal.rooms.build.secret_rules import matches
@@ -27,8 +28,7 @@ MAX_BINARY_BYTES = 64 << 20
 MAX_FINDINGS = 20  # of one file: more would hide the others
 
 
-@dataclass(frozen=True, slots=True)
-class SecretFinding:
+class SecretFinding(Struct, frozen=True):
     """One place that looks like a secret; `line` is 0 when the name alone says so."""
 
     path: str

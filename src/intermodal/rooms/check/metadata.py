@@ -6,8 +6,9 @@ Takes unpacked layers, hands on parsed values. Never the project's files: a chec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from intermodal.engine.rootfs import read_from_layers
 from intermodal.errors import InputError
@@ -18,8 +19,7 @@ from intermodal_server.contract import GOLDEN_PATH, SETTINGS_PATH, ContractError
 _MAX_SETTINGS_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(Struct, frozen=True):
     """Settings and golden cases; `golden` is None when the image has none."""
 
     settings: ModelSettings

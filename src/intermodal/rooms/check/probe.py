@@ -10,10 +10,11 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from intermodal.engine.http import connection, get
 from intermodal.engine.interface import Container, Endpoint
@@ -27,8 +28,7 @@ _LAST_LINES = 12
 _DEATH_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(Struct, frozen=True):
     """How a start went; `problem` is empty when the server became ready."""
 
     seconds: float

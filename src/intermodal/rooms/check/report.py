@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
 
 from intermodal.engine.image import read_image
 from intermodal.engine.interface import Engine, Isolation
@@ -33,8 +34,7 @@ class ForeseeingEngine(Engine, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Struct, frozen=True):
     """The answer of a check; `passed` only when everything was done and nothing differed.
 
     `problem` says why the check could not come to its end: the server did not start, was not ready, or died.

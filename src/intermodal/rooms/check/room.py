@@ -14,8 +14,9 @@ Rules, in order:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from intermodal.engine.image import RunnableImage, read_image, unpacked_layers
 from intermodal.engine.interface import Container, Engine, RunRequest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from intermodal.oci.digest import Digest
 from intermodal_server.contract import Signature
@@ -13,8 +14,7 @@ from intermodal_server.contract import Signature
 Severity = Literal["info", "low", "medium", "high", "critical"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something a person should know about the artifact."""
 
     id: str  # stable, kebab-case: "unknown-global", "code-in-pickle"
@@ -34,8 +34,7 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """A version that the artifact itself states, and where it says so."""
 
     version: str
@@ -43,8 +42,7 @@ class Evidence:
     exact: bool = True  # False: only a bound or a major version ("numpy 2 or later" by module path)
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
+class FileRow(Struct, frozen=True):
     """One file by content: of the model, the application, or the golden cases."""
 
     path: str  # relative to its root in the image, forward slashes
@@ -54,8 +52,7 @@ class FileRow:
     executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
+class ModelCard(Struct, frozen=True):
     """What the model is, what it needs, whether it is safe to open, what goes in and comes out.
 
     `versions` maps distribution names ("scikit-learn") to evidence; `requires` lists distributions that must be in

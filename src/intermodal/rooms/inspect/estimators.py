@@ -8,7 +8,8 @@ convention of scikit-learn: an object of a class with fitted attributes, pipelin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from intermodal.rooms.inspect.card import Evidence, Finding
 from intermodal.rooms.inspect.pickles.arrays import Array, as_array
@@ -19,8 +20,7 @@ SHOWN = 6
 DATA_PACKAGES = frozenset(("builtins", "collections", "datetime", "numpy", "pandas", "scipy", "uuid"))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimator:
+class Estimator(Struct, frozen=True):
     """One object of the graph seen as an estimator."""
 
     obj: Obj

@@ -9,8 +9,9 @@ Spec: Protocol Buffers, "Encoding".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from mmap import mmap
+
+from msgspec import Struct
 
 MAX_TEXT_BYTES = 1 << 16
 Buffer = bytes | mmap
@@ -25,8 +26,7 @@ class ProtobufError(Exception):
         self.truncated = truncated
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A range of a buffer: a string, bytes, or a message inside."""
 
     buffer: Buffer

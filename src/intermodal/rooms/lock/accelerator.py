@@ -12,8 +12,9 @@ Rules, in order:
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from intermodal.errors import RequirementError
 from intermodal.host import Host

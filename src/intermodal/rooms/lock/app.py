@@ -18,9 +18,10 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from intermodal.errors import ProjectError, UnsafePathError
 from intermodal.events import SILENT, Events
@@ -58,8 +59,7 @@ _DISTRIBUTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """Everything about /app that can be known without running it."""
 
     files: dict[str, Path]  # path in /app -> file

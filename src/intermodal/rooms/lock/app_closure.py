@@ -14,8 +14,9 @@ Rules, in order:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from intermodal.errors import ProjectError
 from intermodal.rooms.lock.app_imports import Import, imports_of
@@ -23,8 +24,7 @@ from intermodal.rooms.lock.app_imports import Import, imports_of
 MAX_SOURCE_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """An import that nothing local answers."""
 
     module: str
@@ -33,8 +33,7 @@ class Missing:
     optional: bool
 
 
-@dataclass
-class Closure:
+class Closure(Struct):
     """What is known so far; `follow` adds to it."""
 
     roots: tuple[Path, ...]

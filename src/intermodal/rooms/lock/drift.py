@@ -14,7 +14,8 @@ Rules, in order:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 import intermodal_server
 from intermodal.errors import ArtifactError, ContradictionError

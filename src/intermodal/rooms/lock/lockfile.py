@@ -16,8 +16,9 @@ Spec: PEP 751 (packaging.python.org, "pylock.toml Specification").
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from intermodal.errors import InputError
 from intermodal.fetch.cache import write_atomic

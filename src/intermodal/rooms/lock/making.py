@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 import intermodal_server
 from intermodal.errors import InputError, NotBuiltYetError, RequirementError

@@ -13,7 +13,7 @@ Rules, in order:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from intermodal.errors import DriftError
 from intermodal.events import SILENT, Events

@@ -11,8 +11,10 @@ Rules, in order:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from intermodal.errors import RequirementError
 from intermodal.host import Host
@@ -33,8 +35,7 @@ SERVER_REQUIREMENTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What one environment of the image is to hold."""
 
     requirements: tuple[str, ...]

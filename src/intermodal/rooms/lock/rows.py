@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from intermodal.oci.digest import Digest
 from intermodal.rooms.inspect.card import FileRow
@@ -15,8 +16,7 @@ LAYOUT_VERSION = 1  # changes whenever the same rows would give other layer byte
 CODEC = "deflate-0.9.0/6"  # libdeflate as pinned in pyproject.toml, level 6
 
 
-@dataclass(frozen=True, slots=True)
-class WheelRow:
+class WheelRow(Struct, frozen=True):
     """One wheel: found again by (name, file name, sha256) in whatever indexes are configured."""
 
     filename: str
@@ -25,8 +25,7 @@ class WheelRow:
     url: str = ""  # http(s) or file, without credentials; "" in a lock written with --no-urls
 
 
-@dataclass(frozen=True, slots=True)
-class PackageRow:
+class PackageRow(Struct, frozen=True):
     """One distribution of the model's or the server's environment; one wheel per platform that needs its own."""
 
     name: str  # normalised (PEP 503)
@@ -35,8 +34,7 @@ class PackageRow:
     dependencies: tuple[str, ...] = ()  # names, for SBOM and messages
 
 
-@dataclass(frozen=True, slots=True)
-class DebRow:
+class DebRow(Struct, frozen=True):
     """One Debian package of the base or of `system`."""
 
     name: str
@@ -50,8 +48,7 @@ class DebRow:
     layer: Literal["base", "system"] = "base"  # base: the closure of the base's own roots, the same in every image
 
 
-@dataclass(frozen=True, slots=True)
-class BaseLock:
+class BaseLock(Struct, frozen=True):
     """Where the operating system and Python come from."""
 
     reference: str  # as in the project: "deb:bookworm"
@@ -63,8 +60,7 @@ class BaseLock:
     system: tuple[str, ...] = ()  # names asked for in [environment] system
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLock:
+class ServerLock(Struct, frozen=True):
     """The inference server: our code by tree hash, its packages by wheel."""
 
     version: str
@@ -72,8 +68,7 @@ class ServerLock:
     packages: tuple[PackageRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The choices that change layer bytes."""
 
     prune: bool = True
@@ -84,8 +79,7 @@ class Policy:
     codec: str = CODEC
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(Struct, frozen=True):
     """Everything `build` needs by hash, plus what `lock --check` compares.
 
     `inputs` is the digest of what the user asked for (requirements, system, python, base, platforms, policy): when the

@@ -18,10 +18,12 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from intermodal.errors import EngineError, RequirementError
 from intermodal.fetch.transfer import file_path
@@ -36,8 +38,7 @@ RETRIES = "2"  # uv's own three take ten seconds to say that nobody listens
 FOREIGN = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_NO_BINARY", "UV_PROJECT", "UV_PYTHON_PLATFORM", "VIRTUAL_ENV")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What is resolved for."""
 
     platform: str  # "linux/amd64"
@@ -45,8 +46,7 @@ class Target:
     python: str  # "3.11.2"
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(Struct, frozen=True):
     """What uv chose: version and wheels by normalised name."""
 
     versions: Mapping[str, str]
@@ -72,8 +72,7 @@ def binary() -> str:
         raise EngineError("uv is not installed", found=str(error), next="pip install uv") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """One resolution to be made."""
 
     requirements: tuple[str, ...]

@@ -19,9 +19,10 @@ import mmap
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+from msgspec import Struct
 
 from intermodal.errors import PackageFileError
 from intermodal.oci.digest import Digest
@@ -35,8 +36,7 @@ _EXEMPT = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _FILENAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(?:-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One file of a wheel; `promise` is what RECORD says of it, None for RECORD itself and its signatures."""
 
     slot: Slot

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import stat
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from intermodal.errors import PackageFileError
 
@@ -34,8 +35,7 @@ _UNIX = 3
 _NEXT = "take another version or another index; if it is still so, its publisher has to repair it"
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """One member: where its bytes lie and what the archive says of them."""
 
     name: str
@@ -46,8 +46,7 @@ class Slot:
     executable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Struct, frozen=True):
     """One row of the central directory."""
 
     name: bytes

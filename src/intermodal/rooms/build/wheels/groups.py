@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from intermodal.oci.digest import Digest
 from intermodal.rooms.build.bytecode import POLICY_VERSION
@@ -26,8 +27,7 @@ BUCKETS = 16
 LAYERS_MAX = 60
 
 
-@dataclass(frozen=True, slots=True)
-class LockedWheel:
+class LockedWheel(Struct, frozen=True):
     """One wheel to be installed, with the distribution it is of."""
 
     name: str
@@ -37,8 +37,7 @@ class LockedWheel:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """The wheels of one layer, by name."""
 
     wheels: tuple[LockedWheel, ...]

@@ -22,7 +22,8 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from intermodal.errors import DuplicatePathError, UnsafePathError
 from intermodal.oci.entry import Deflated, Entry
@@ -47,8 +48,7 @@ if __name__ == "__main__":
 """
 
 
-@dataclass(slots=True)
-class Installed:
+class Installed(Struct):
     """The entries of one wheel; deflate streams in them are valid while the wheel is open."""
 
     spliced: list[Entry] = field(default_factory=list)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import cache
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class PruneRules:
+
+class PruneRules(Struct, frozen=True):
     """The rules, ready to be asked."""
 
     version: int

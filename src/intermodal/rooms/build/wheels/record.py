@@ -12,15 +12,15 @@ import binascii
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from intermodal.rooms.build.wheels.directory import refused
 
 ALGORITHMS = {"sha256": 32, "sha384": 48, "sha512": 64}
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """Hash and size of one file."""
 
     algorithm: str

@@ -6,7 +6,7 @@ everything outside the allow-list, cloudpickle's own functions included.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from intermodal.rooms.inspect.card import Finding
 from intermodal.rooms.inspect.estimators import walk

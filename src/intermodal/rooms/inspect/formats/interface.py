@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from intermodal.rooms.inspect.card import Evidence, Finding
 from intermodal_server.contract import Signature
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 HEAD_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(Struct, frozen=True, dict=True):
     """An artifact on its way through the formats; what one of them read, the next need not read again."""
 
     path: Path | None  # the file that holds the model; None for a predictor without files
@@ -45,8 +45,7 @@ class Opened:
         return read_pickle(self.path, self.trust)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a format learned; the fields are those of `ModelCard`."""
 
     format: str

@@ -10,8 +10,9 @@ Spec: ONNX IR, "Models", "Graphs", "External Tensor Data".
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from intermodal.errors import ArtifactError
 from intermodal.rooms.inspect.card import Finding
@@ -32,8 +33,7 @@ FIRST_TAGS = b"\x12\x1a\x22\x28\x32\x3a\x42"  # fields 2 to 8 of ModelProto
 MAX_SUBGRAPHS = 32
 
 
-@dataclass
-class _Model:
+class _Model(Struct):
     """What was collected so far."""
 
     ir_version: int = 0

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from intermodal.rooms.inspect.pickles.source import Source
 from intermodal.rooms.inspect.pickles.values import Dict, Global, Hostile, List, Obj, Value
@@ -21,8 +22,7 @@ _OBJECT_FLAG = 1  # NPY_ITEM_REFCOUNT: what ndarray.dtype.hasobject tests
 WRAPPER_KEYS = frozenset(("subclass", "shape", "order", "dtype", "allow_mmap"))
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(Struct, frozen=True):
     """An array that was described: NumPy kind letter, bytes per element, shape, and members where they are objects."""
 
     kind: str  # one of ? i u f c S U V O M m
@@ -42,8 +42,7 @@ class Array:
         return f"{names[self.kind]}{bits}" if self.kind in names and bits <= 64 else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Type:
+class _Type(Struct, frozen=True):
     kind: str
     item_bytes: int
     has_object: bool

@@ -18,8 +18,9 @@ What the user trusts is free of rules 2 to 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from intermodal.rooms.inspect.pickles.allowlist import AllowList
 from intermodal.rooms.inspect.pickles.values import Dict, Global, List, Obj, Value
@@ -39,8 +40,7 @@ ARRAY_WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 MAX_INCIDENTS = 200
 
 
-@dataclass(slots=True)
-class Incident:
+class Incident(Struct):
     """Something beyond the rules: what, where, and the value to show."""
 
     kind: IncidentKind

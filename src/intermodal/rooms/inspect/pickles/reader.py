@@ -8,9 +8,10 @@ that merely ends too early is an error, unless it already showed something hosti
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from intermodal.errors import ArtifactError
 from intermodal.rooms.inspect.card import Finding
@@ -24,8 +25,7 @@ from intermodal.rooms.inspect.pickles.values import Damaged, Global, PickleFault
 MAX_STREAMS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What a pickle describes; `root` is None where reading could not reach the end."""
 
     root: Value

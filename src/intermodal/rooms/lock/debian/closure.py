@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from intermodal.errors import RequirementError
 from intermodal.rooms.lock.debian.packages import Deb, PackageIndex
@@ -35,8 +36,7 @@ _RELATION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(Struct, frozen=True):
     """One alternative of a dependency."""
 
     name: str

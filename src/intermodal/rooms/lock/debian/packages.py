@@ -16,9 +16,10 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from intermodal.errors import DownloadError
 from intermodal.fetch import cache
@@ -33,8 +34,7 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9+.-]*$")
 _PROVIDED = re.compile(r"([a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\(=\s*([^)\s]+)\s*\))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Deb:
+class Deb(Struct, frozen=True):
     """One version of one package, as the index describes it."""
 
     name: str

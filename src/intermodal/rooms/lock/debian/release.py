@@ -19,8 +19,9 @@ from __future__ import annotations
 import calendar
 import functools
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from intermodal.errors import DownloadError, IndexUnreachableError
 from intermodal.oci.digest import Digest
@@ -32,8 +33,7 @@ _DATE = re.compile(r"^\w{3}, (\d{1,2}) (\w{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) (
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-@dataclass(frozen=True, slots=True)
-class IndexFile:
+class IndexFile(Struct, frozen=True):
     """One index of the archive: name below `dists/<suite>/`, size and hash."""
 
     name: str
@@ -41,8 +41,7 @@ class IndexFile:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """What a verified InRelease says."""
 
     codename: str

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from intermodal.errors import DownloadError, HostError, IndexUnreachableError
 from intermodal.fetch import NotThereError, cache
@@ -37,8 +38,7 @@ REPLAY_SLACK_S = 86_400
 FAMILY = frozenset({"bullseye", "bookworm", "trixie", "forky", "sid", "oldoldstable", "oldstable", "stable", "testing"})
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(Struct, frozen=True):
     """One suite at one mirror, verified."""
 
     archive: str  # address, maybe with credentials

@@ -5,13 +5,12 @@ Takes the project's `base`; hands on a `Suite`, or the error that says which bas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from intermodal.errors import NotBuiltYetError, RequirementError
 
 
-@dataclass(frozen=True, slots=True)
-class Suite:
+class Suite(Struct, frozen=True):
     """A Debian release that a base can be made of."""
 
     name: str
