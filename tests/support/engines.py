@@ -142,11 +142,13 @@ def docker() -> Iterator[Running]:
         words += ["--group", str(GROUP), "--config-file", f"{folder}/daemon.json"]
         (folder / "daemon.json").write_text("{}")
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder)}
-        with _service(words, folder, environment) as process:
-            _await(process, path, folder / "log")
-            yield Running(folder, {"DOCKER_HOST": f"unix://{path}"})
-        if not bridge_before:
-            _drop_link("docker0")
+        try:
+            with _service(words, folder, environment) as process:
+                _await(process, path, folder / "log")
+                yield Running(folder, {"DOCKER_HOST": f"unix://{path}"})
+        finally:
+            if not bridge_before:
+                _drop_link("docker0")
 
 
 @contextmanager
