@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,15 @@ FORMAT = 1
 PACKAGE = Path(__file__).parent
 
 
-def _own_sources() -> list[Path]:
+def _own_sources() -> list[str]:
     # An edited checkout has an unchanged version number: the sources themselves are part of who the tool is.
-    folders = (PACKAGE, PACKAGE.with_name("intermodal_server"))
-    return [path for folder in folders for path in folder.rglob("*.py")]
+    return [
+        f"{folder}/{name}"
+        for top in (PACKAGE, PACKAGE.with_name("intermodal_server"))
+        for folder, _, names in os.walk(top)
+        for name in names
+        if name.endswith(".py")
+    ]
 
 
 def _memory(host: Host, path: Path, tag: str | None) -> Path:
@@ -53,7 +59,7 @@ class Watch:
     def __init__(self) -> None:
         self.seen: dict[str, list[int] | None] = {}
 
-    def look(self, paths: Iterable[Path]) -> None:
+    def look(self, paths: Iterable[Path | str]) -> None:
         """Note who each path is now, unless it was noted before; absent files count too."""
         for path, who in identities(paths).items():
             self.seen.setdefault(path, who)

@@ -16,23 +16,23 @@ from intermodal.errors import StoreError
 Identity = tuple[int, int, int, int]
 
 
-def identity(path: Path) -> Identity | None:
+def identity(path: Path | str) -> Identity | None:
     """Who a file or folder is: (inode, size, mtime in ns, ctime in ns); None when it is not there."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - hundreds of them decide whether anything has to be done at all
     except OSError:
         return None
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def identities(paths: Iterable[Path]) -> dict[str, list[int] | None]:
+def identities(paths: Iterable[Path | str]) -> dict[str, list[int] | None]:
     """The identity of each path, in the form that JSON keeps; absent files are part of it."""
-    return {str(path): list(who) if (who := identity(path)) else None for path in sorted(set(paths))}
+    return {path: list(who) if (who := identity(path)) else None for path in sorted({str(path) for path in paths})}
 
 
 def unchanged(known: Mapping[str, list[int] | None]) -> bool:
     """Is every path still who it was, and is everything absent that was?"""
-    return all((list(who) if (who := identity(Path(path))) else None) == before for path, before in known.items())
+    return all((list(who) if (who := identity(path)) else None) == before for path, before in known.items())
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -153,13 +153,15 @@ class Assembly:
 
     def _fetch(self, missing: Sequence[Part], platform: str) -> dict[Digest, Path]:
         """Every wheel and Debian package that has to be read, at the same time."""
+        rows = needed_debs(self.lock, platform, store=self.store, host=self.host)
+        wheels = [wheel for part in missing for wheel in part.wheels]
+        if not rows and not wheels:
+            return {}  # a change of the application or the model: nothing of the network is even imported
         from intermodal.fetch import fetch_all
         from intermodal.rooms.lock.requests import deb_request
 
-        rows = needed_debs(self.lock, platform, store=self.store, host=self.host)
         debs = [deb_request(row, self.lock, self.host) for row in rows]
         files = fetch_all(debs, host=self.host, events=self.events) if debs else {}
-        wheels = [wheel for part in missing for wheel in part.wheels]
         return {**files, **self._fetch_wheels(wheels, platform)} if wheels else files
 
     @contextmanager

@@ -34,14 +34,9 @@ from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import Digest
 from intermodal.oci.entry import Entry
 from intermodal.oci.layer import write_layer
-from intermodal.oci.layer_stream import LayerStream
 from intermodal.oci.layout import Store
-from intermodal.oci.tar_reader import TarEntry, read_entries
-from intermodal.rooms.build.base_files import add_package_record, add_system_files, certificate_bundle
 from intermodal.rooms.build.base_rules import RULES_VERSION
-from intermodal.rooms.build.base_tree import MERGED, Node, Tree
 from intermodal.rooms.build.bytecode import POLICY_VERSION, pyc_path
-from intermodal.rooms.build.debs import Deb, open_deb
 from intermodal.rooms.build.layer_cache import cached_layer, layer_key, recall_layer
 from intermodal.rooms.lock.rows import DebRow, Lock
 
@@ -49,6 +44,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from intermodal.oci.blob import BlobWriter
+    from intermodal.oci.tar_reader import TarEntry
+    from intermodal.rooms.build.base_tree import Node, Tree
+    from intermodal.rooms.build.debs import Deb
     from intermodal.rooms.build.part import Compile
 
 _STDLIB = re.compile(r"usr/lib/python3(?:\.\d+)?/.*\.py|etc/python3\.\d+/.*\.py")
@@ -73,6 +71,8 @@ def base_layer(
     """
 
     def write(sink: BlobWriter) -> LayerInfo:
+        from intermodal.rooms.build.base_files import add_system_files, certificate_bundle
+
         with _tree(host) as tree:
             _add_packages(tree, rows, lock, debs, events)
             add_system_files(tree, lock.base.python, certificate_bundle(tree.certificates))
@@ -108,6 +108,8 @@ def system_layer(
         return None
 
     def write(sink: BlobWriter) -> LayerInfo:
+        from intermodal.rooms.build.base_tree import MERGED
+
         with _tree(host) as tree:
             _add_packages(tree, rows, lock, debs, events)
             below = {entry.path.rstrip("/"): entry for entry, _ in _stored_entries(base, store, bodies=None)}
@@ -199,6 +201,9 @@ def _identity(lock: Lock, rows: Iterable[DebRow], kind: str) -> dict[str, object
 def _add_packages(
     tree: Tree, rows: tuple[DebRow, ...], lock: Lock, debs: Mapping[Digest, Path], events: Events
 ) -> None:
+    from intermodal.rooms.build.base_files import add_package_record
+    from intermodal.rooms.build.debs import open_deb
+
     policy = lock.policy
     with events.task("unpack Debian packages", total=len(rows)) as task:
         for row in rows:
@@ -217,7 +222,7 @@ def _path(row: DebRow, debs: Mapping[Digest, Path]) -> Path:
         raise HostError(
             f"the Debian package {row.name} {row.version} can no longer be had",
             found=f"{row.filename}, sha256 {row.digest.hex}: on none of the mirrors tried",
-            next="intermodal lock --upgrade takes the packages that the archive has now",
+            next="intermodal lock PATH --upgrade takes the packages that the archive has now",
         )
     return path
 
@@ -230,7 +235,7 @@ def _check_control(deb: Deb, row: DebRow) -> None:
             raise PackageFileError(
                 f"{deb.title} is another package than the lock says",
                 found=f"{field}: {stated.get(field, '(missing)')[:80]}, locked {locked}",
-                next="intermodal lock --upgrade",
+                next="intermodal lock PATH --upgrade",
             )
 
 
@@ -276,6 +281,8 @@ def _entry(tree: Tree, node: Node) -> Entry:
 
 
 def _tree(host: Host) -> Tree:
+    from intermodal.rooms.build.base_tree import Tree
+
     folder = host.cache_dir / "tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -299,9 +306,10 @@ def _pool(host: Host) -> Iterator[Executor | None]:
 def _stored_entries(
     layer: LayerInfo, store: Store, *, bodies: re.Pattern[str] | None
 ) -> Iterator[tuple[TarEntry, bytes]]:
-    """Every entry of a stored layer, with content where the path matches `bodies`; both digests are
-    verified.
-    """
+    """Every entry of a stored layer, with content where the path matches `bodies`; both digests are verified."""
+    from intermodal.oci.layer_stream import LayerStream
+    from intermodal.oci.tar_reader import read_entries
+
     with store.path(layer.digest).open("rb") as stored:
         stream = LayerStream(stored)
         for entry in read_entries(stream):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 POLICY_VERSION = 1  # part of a layer's identity: changes whenever the same source would give other byte code
+FEW = 8  # files that one process compiles by itself
 ORDER_VARIABLE = "INTERMODAL_COMPILE_ORDER"
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 _LOADERS = {"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}
@@ -77,7 +78,7 @@ class Compiler:
 
     def __init__(self, rootfs: Callable[[], Path], python: str, host: Host, events: Events = SILENT) -> None:
         self._unpack = rootfs
-        self._rootfs = Path()
+        self._rootfs: Path | None = None
         self._python = python
         self._host = host
         self._events = events
@@ -93,9 +94,8 @@ class Compiler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is None:
-            return
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             processes, self._processes = self._processes, []
         for process in processes:
@@ -105,7 +105,8 @@ class Compiler:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     _close(pipe)
-        self._pool.shutdown(wait=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
 
     def compile(self, items: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes | None]]:
         """Each path with the content of its .pyc, or with None where the source is not valid Python.
@@ -119,16 +120,20 @@ class Compiler:
         listed = self._ordered(list(items))
         if not listed:
             return
-        for (path, _), content in zip(listed, self._ready().map(self._compile, listed), strict=True):
+        with self._lock:
+            if self._rootfs is None:
+                self._rootfs = self._unpack()
+        # an edit of the application is a file or two: threads would cost more than they save
+        compiled = map(self._compile, listed) if len(listed) <= FEW else self._threads().map(self._compile, listed)
+        for (path, _), content in zip(listed, compiled, strict=True):
             yield path, content
 
-    def _ready(self) -> ThreadPoolExecutor:
+    def _threads(self) -> ThreadPoolExecutor:
         """The threads, each of which will have a process of its own."""
         with self._lock:
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
-                self._rootfs = self._unpack()
                 self._pool = ThreadPoolExecutor(max(1, self._host.cores), "compile")
             return self._pool
 
@@ -177,7 +182,7 @@ class Compiler:
                 from intermodal.engine.confine import run_confined
 
                 argv = [f"/usr/bin/python{self._python}", *arguments]
-                return run_confined([self._rootfs], argv, host=self._host, environment=_ENVIRONMENT)
+                return run_confined([self._root()], argv, host=self._host, environment=_ENVIRONMENT)
             import subprocess
 
             return subprocess.Popen(
@@ -195,6 +200,10 @@ class Compiler:
                 next='set bytecode = "none" under [environment] to go without',
             ) from error
 
+    def _root(self) -> Path:
+        assert self._rootfs is not None, "compile unpacks it first"
+        return self._rootfs
+
     def _is_confined(self) -> bool:
         from intermodal.engine.confine import available
 
@@ -211,9 +220,9 @@ class Compiler:
         architecture = self._host.architecture
         if architecture not in _TRIPLETS:
             raise HostError(f"cannot compile byte code on {architecture}", next='set bytecode = "none"')
-        libraries = self._rootfs / "usr" / "lib" / _TRIPLETS[architecture]
+        libraries = self._root() / "usr" / "lib" / _TRIPLETS[architecture]
         loader = libraries / _LOADERS[architecture]
-        python = self._rootfs / "usr" / "bin" / f"python{self._python}"
+        python = self._root() / "usr" / "bin" / f"python{self._python}"
         return [str(loader), "--library-path", str(libraries), str(python)]
 
 

@@ -6,22 +6,20 @@ joblib are pickles with something more. What is none of these is an error that s
 
 from __future__ import annotations
 
-from intermodal.errors import ArtifactError
-from intermodal.rooms.inspect.formats.cloudpickle import CloudpickleFormat
-from intermodal.rooms.inspect.formats.interface import Format, Opened
-from intermodal.rooms.inspect.formats.joblib import JoblibFormat
-from intermodal.rooms.inspect.formats.onnx import OnnxFormat
-from intermodal.rooms.inspect.formats.pickle import PickleFormat
-from intermodal.rooms.inspect.formats.predictor import PredictorFormat
-from intermodal.rooms.inspect.formats.skops import SkopsFormat
+import importlib
+from collections.abc import Iterator
 
-FORMATS: tuple[Format, ...] = (
-    PredictorFormat(),
-    SkopsFormat(),
-    OnnxFormat(),
-    CloudpickleFormat(),
-    JoblibFormat(),
-    PickleFormat(),
+from intermodal.errors import ArtifactError
+from intermodal.rooms.inspect.formats.interface import Format, Opened
+
+# Module and class, imported when it is their turn: a predictor does not pay for the pickle machine.
+FORMATS = (
+    ("predictor", "PredictorFormat"),
+    ("skops", "SkopsFormat"),
+    ("onnx", "OnnxFormat"),
+    ("cloudpickle", "CloudpickleFormat"),
+    ("joblib", "JoblibFormat"),
+    ("pickle", "PickleFormat"),
 )
 KNOWN = "pickle, joblib, cloudpickle, skops, ONNX, or a predictor class"
 LOOKS = (
@@ -41,13 +39,20 @@ LOOKS = (
 )
 
 
+def formats() -> Iterator[Format]:
+    """Every format, in the order in which they are asked."""
+    for module, name in FORMATS:
+        found: Format = getattr(importlib.import_module(f"intermodal.rooms.inspect.formats.{module}"), name)()
+        yield found
+
+
 def detect(opened: Opened) -> Format:
     """The format whose content this is.
 
     Raises:
         ArtifactError: none; the message says what the bytes look like.
     """
-    for candidate in FORMATS:
+    for candidate in formats():
         if candidate.claims(opened):
             return candidate
     assert opened.path is not None
