@@ -227,8 +227,9 @@ def test_loading_moves_what_is_missing_and_no_more(target: Place) -> None:
     target.load("first")
     again = target.load("first")
     assert (again.layers_sent, again.bytes_sent) == (0, 0)
-    changed = target.load("second")
-    assert (changed.layers_total, changed.layers_sent) == (2, 1)
+    told = Told()
+    changed = target.load("second", told)
+    assert (changed.layers_total, changed.layers_sent) == (2, 1), told.notices
     assert 0 < changed.bytes_sent < 20_000
 
 

@@ -43,7 +43,8 @@ class ContainerdLoader:
         except EngineError as error:
             if len(missing) == len(parts.layers):
                 raise
-            events.notice(f"containerd did not take a part of the image ({error.message}); sending all of it")
+            why = "; ".join((error.message, *error.found))
+            events.notice(f"containerd did not take a part of the image ({why}); sending all of it")
             return self._send(parts, name, set(), events)
 
     def _send(self, parts: Parts, name: str, held: set[str], events: Events) -> Sent:

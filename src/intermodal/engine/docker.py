@@ -87,7 +87,8 @@ class DockerDriver:
             try:
                 return self._send_without(parts, name, held, events)
             except EngineError as error:
-                events.notice(f"Docker did not take a part of the image ({error.message}); sending all of it")
+                why = "; ".join((error.message, *error.found))
+                events.notice(f"Docker did not take a part of the image ({why}); sending all of it")
         return self._send_without(parts, name, set(), events)
 
     def _send_without(self, parts: Parts, name: str, held: Collection[Digest], events: Events) -> Sent:
