@@ -30,6 +30,7 @@ PACKAGES = {
     "ctr": ["containerd", "runc"],
     "skopeo": ["skopeo"],
 }
+APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")  # another test, or the machine itself, may be installing
 GROUP = 54400  # may use our Docker daemon
 START_S = 60.0
 
@@ -56,11 +57,11 @@ def need(program: str) -> str:
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         omit(f"{program} is not installed, and only root can install it here")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES[program]]
+    install = [*APT, "install", "-y", "--no-install-recommends", *PACKAGES[program]]
     # a package starts its service; policy-rc.d keeps engines of the machine from appearing
     with _no_services():
         if subprocess.run(install, env=environment, capture_output=True, check=False).returncode:
-            subprocess.run(["apt-get", "update"], env=environment, capture_output=True, check=False)
+            subprocess.run([*APT, "update"], env=environment, capture_output=True, check=False)
             done = subprocess.run(install, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 omit(f"{program} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")

@@ -1,6 +1,7 @@
 """Train the models that the server's tests serve; run by `support.serving.trained` in the training environment.
 
-Usage: train_models.py FOLDER. Makes FOLDER/<name>/ as the root of an image: digits, columns, regressor, skops.
+Usage: train_models.py FOLDER. Makes FOLDER/<name>/ as the root of an image: digits, columns, regressor, skops,
+boosted (in skops, with types that skops itself does not trust), text.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import pandas
 import skops.io
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -68,6 +70,12 @@ def main(folder):
     save(folder / "digits", "digits", forest, signature, [matrix(x[:1]), matrix(x[:16])])
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(x, y)
     save(folder / "skops", "skops", linear, signature, [matrix(x[:2])], loader="skops")
+    boosted = HistGradientBoostingClassifier(max_iter=2, random_state=0).fit(x, y)
+    save(folder / "boosted", "boosted", boosted, signature, [matrix(x[:2])], loader="skops")
+    reviews = ["good and quick", "schön, gut", "bad and slow", "slow, schlecht"]
+    words = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(reviews, [1, 1, 0, 0])
+    text = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": ["quick", "schlecht"]}]}
+    save(folder / "text", "text", words, Signature((TensorSpec("text", "BYTES", (-1,)),), ()), [text])
     line = LinearRegression().fit(x[:, :4], x[:, 5])
     save(
         folder / "regressor", "regressor", line, Signature((TensorSpec("X", "FP64", (-1, 4)),), ()), [matrix(x[:3, :4])]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.engines import need
 
 from intermodal.engine.driver import HARDENED, Spec
-from intermodal.engine.podman_seccomp import PLACES, tightened, write_profile
+from intermodal.engine.podman_seccomp import tightened, write_profile
 from intermodal.engine.podman_words import options, refusal, size_bytes
 from intermodal.engine.seccomp import NAMESPACE_FLAGS
 
@@ -133,8 +134,8 @@ def test_a_missing_or_damaged_profile_is_left_to_podman(tmp_path: Path, monkeypa
     assert "mount" not in allowed(json.loads(written.read_bytes()))
 
 
-@pytest.mark.skipif(not any(place.exists() for place in PLACES), reason="podman's profile is not installed here")
 def test_the_installed_profile_can_be_tightened(tmp_path: Path) -> None:
+    need("podman")  # brings the profile
     written = write_profile(tmp_path, "amd64")
     assert written is not None
     found = allowed(json.loads(written.read_bytes()))

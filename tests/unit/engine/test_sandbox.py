@@ -242,9 +242,9 @@ def test_program_that_is_missing_is_an_error_not_a_hang(ground: Ground) -> None:
 
 STARTER = """
 import sys, time
-from msgspec.structs import replace
 from pathlib import Path
 sys.path[:0] = {paths!r}
+from msgspec.structs import replace
 from intermodal.engine.http import get
 from intermodal.engine.interface import RunRequest
 from intermodal.engine.sandbox import SandboxEngine

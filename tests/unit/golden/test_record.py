@@ -122,7 +122,11 @@ def test_columns_of_text_and_numbers(tmp_path: Path) -> None:
 def test_predictor(tmp_path: Path) -> None:
     folder = example("predictor", tmp_path)
     golden = recorded(folder, folder / "inputs.json", machine(tmp_path), python=training_python("numpy==2.4.6"))
-    assert golden == read_golden(CHECKOUT / "examples/predictor/golden.json")
+    committed = read_golden(CHECKOUT / "examples/predictor/golden.json")
+    for mine, theirs in zip(golden.cases, committed.cases, strict=True):
+        assert mine.request == theirs.request
+        for output, known in zip(mine.response["outputs"], theirs.response["outputs"], strict=True):
+            assert {**output, "data": pytest.approx(known["data"], rel=1e-9)} == known  # processors differ
     assert not list(folder.rglob("__pycache__")), "recording must leave nothing behind"
 
 

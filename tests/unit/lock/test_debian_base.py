@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 from support.debian_archive import BASE, DebianArchive, Package, inrelease, keyring, stamp, use
 from support.hosts import NOW_S, empty_host
 from support.loopback import Handler, Site, serving

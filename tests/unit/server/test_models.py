@@ -95,6 +95,19 @@ def test_regressor_and_skops() -> None:
         assert set(outputs(server, "skops", golden("skops")[0]["request"])) == {"label", "probabilities"}
 
 
+def test_skops_types_that_inspect_allowed_are_not_asked_for_again() -> None:
+    with serve(trained("boosted"), worker=models_python()) as server:
+        assert set(outputs(server, "boosted", golden("boosted")[0]["request"])) == {"label", "probabilities"}
+
+
+def test_a_vectorizer_gets_texts() -> None:
+    with serve(trained("text"), worker=models_python()) as server:
+        recorded = golden("text")[0]
+        assert outputs(server, "text", recorded["request"])["label"]["data"] == [1, 0]
+        by_row = server.request("POST", "/predict", {"instances": ["schön", "slow"]}).json
+        assert by_row["outputs"]["label"] == [1, 0]
+
+
 def onnx_file(folder: Path) -> bytes:
     """y = x + 1 (FP32, any rows) and t = s (strings), made by the onnx package in an environment of its own."""
     script = """

@@ -120,7 +120,7 @@ def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.Mo
         version=project.version,
         backend=card.backend,
         loader=card.loader,
-        artifact=_artifact(lock, project),
+        artifact=card.entry,
         signature=card.signature,
         call=card.call,
         predictor=model.predictor or "",
@@ -249,13 +249,3 @@ def _byte_code(sources: Sequence[tuple[str, bytes]], lock: Lock, tools: Tools) -
     for path, content in tools.compile_sources(sources):
         if content is not None:
             yield Entry.file(pyc_path(path, lock.python), content)
-
-
-def _artifact(lock: Lock, project: Project) -> str:
-    """The artifact below /model: its own name, or "" when its files lie there directly."""
-    if project.artifact is None:
-        return ""
-    name = project.artifact.name
-    if any(row.path == name for row in lock.model) or all(row.path.startswith(f"{name}/") for row in lock.model):
-        return name
-    return ""
