@@ -103,7 +103,12 @@ BASE = (
     Package("libstdc++6", "12.2.0-14", "libc6 (>= 2.36), libgcc-s1 (>= 4.2)", source="gcc-12"),
     Package("netbase", "6.4", architecture="all"),
     Package("tzdata", "2026a-1", "debconf (>= 0.5) | debconf-2.0", architecture="all"),
-    Package("python3.11", "3.11.2-6", "python3.11-minimal (= 3.11.2-6), libpython3.11-stdlib (= 3.11.2-6)"),
+    Package(
+        "python3.11",
+        "3.11.2-6",
+        "python3.11-minimal (= 3.11.2-6), libpython3.11-stdlib (= 3.11.2-6)",
+        files={"usr/bin/python3.11": b"\x7fELF python"},
+    ),
     Package("python3.11-minimal", "3.11.2-6", "libpython3.11-minimal (= 3.11.2-6), libc6:any (>= 2.35)"),
     Package("libpython3.11-minimal", "3.11.2-6"),
     Package("libpython3.11-stdlib", "3.11.2-6", "libpython3.11-minimal (= 3.11.2-6), awk"),

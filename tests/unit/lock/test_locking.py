@@ -229,22 +229,6 @@ def test_exclude_newer_is_recorded(here: World) -> None:
     assert exclude_newer_of(project) == "2026-11-02T00:00:00Z"
 
 
-def test_a_committed_lock_has_no_addresses_and_no_debian_rows(here: World) -> None:
-    project = here.project("scikit-learn")
-    found = made(here, project, no_urls=True)
-    write_lock(found, project.lock_path)
-    text = project.lock_path.read_text()
-    assert "127.0.0.1" not in text
-    assert str(here.folder) not in text
-    assert 'path = "numpy-2.4.6-py3-none-any.whl"' in text
-    assert found.base.packages == ()
-    whole, state = obtain(here.card(), project, host=here.host, keyring=here.keyring)
-    assert state == "kept"
-    assert {"libc6", "python3.11"} <= {row.name for row in whole.base.packages}
-    assert project.lock_path.read_text() == text
-    assert fetch_all(requests(whole, "linux/amd64", host=here.host), host=here.host)
-
-
 @pytest.mark.parametrize("environment", [{"accelerator": "cuda"}, {"base": "python:3.12-slim"}])
 def test_what_is_not_built_yet(here: World, environment: dict[str, str]) -> None:
     with pytest.raises(NotBuiltYetError, match="not built yet"):

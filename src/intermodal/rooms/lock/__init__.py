@@ -43,7 +43,7 @@ def lock(
         events: told while indexes are read and requirements resolved.
         upgrade: None keeps the versions and base of an existing lock where they still fit; an empty collection
             takes the newest of everything; names take the newest of these alone.
-        no_urls: leave addresses and Debian rows out, the form of locks that are committed.
+        no_urls: leave addresses out, the form of locks that are committed; each machine looks files up by hash.
         allow_build: turn source distributions into wheels first.
         keyring: for tests with an archive of their own; None takes the shipped Debian keyring.
 

@@ -149,8 +149,10 @@ def asked_differently(lock: Lock, card: ModelCard, project: Project) -> tuple[st
 
 
 def outdated(lock: Lock) -> tuple[str, ...]:
-    """What of this installation differs from the one that made the lock: server, layout, codec."""
+    """What of this installation differs from the one that made the lock: Debian rows, server, layout, codec."""
     found = []
+    if not lock.base.packages:
+        found.append("the lock holds no Debian packages, so it does not say what the base is")
     if lock.server.tree != server_tree()[0]:
         ours, theirs = intermodal_server.__version__, lock.server.version
         versions = f"{theirs} in the lock, {ours} here" if ours != theirs else f"{ours}, other sources"

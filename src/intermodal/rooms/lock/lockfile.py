@@ -7,7 +7,7 @@ Rules, in order:
 1. The same lock gives the same text, byte for byte.
 2. Rows that have no place in PEP 751 are one line of words each ("name version size sha256 …"): a change is one line
    of a diff, and sixty rows are read in milliseconds.
-3. A wheel without address is written as `path = FILE NAME`.
+3. A wheel without address is written as `path = FILE NAME`; Debian packages without, under an archive without `url`.
 4. Nothing in the text is trusted: names, sizes, digests, file names, paths and addresses are checked when read.
 
 Spec: PEP 751 (packaging.python.org, "pylock.toml Specification").
@@ -163,7 +163,7 @@ def _base(lock: Lock) -> list[str]:
     ]
     for archive in sorted({_archive(row) for row in base.packages}):
         rows = [row for row in base.packages if _archive(row) == archive]
-        lines += ["", "[[tool.intermodal.base.archives]]", f"url = {_quoted(archive)}"]
+        lines += ["", "[[tool.intermodal.base.archives]]", *([f"url = {_quoted(archive)}"] if archive else [])]
         lines += _strings("packages", [_deb(row) for row in rows if row.layer == "base"])
         lines += _strings("system", [_deb(row) for row in rows if row.layer == "system"])
     return lines

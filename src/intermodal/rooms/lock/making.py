@@ -8,6 +8,8 @@ Rules, in order:
 2. The base comes first, because its Python's full version is what wheels are chosen for.
 3. Model and server environments are resolved apart: they never share packages in the image.
 4. A lock that contradicts the artifact is never handed on.
+5. Without addresses a lock still pins every file by name, version, size and hash; only an address that the project
+   itself names (`name @ https://…`) stays, because no index has that file.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from msgspec.structs import replace
 import intermodal_server
 from intermodal.errors import InputError, NotBuiltYetError, RequirementError
 from intermodal.events import SILENT, Events
+from intermodal.fetch import fetch_all
 from intermodal.fetch.names import normalise
 from intermodal.host import Host
 from intermodal.project.value import Project
@@ -31,8 +34,9 @@ from intermodal.rooms.lock.debian.base import resolve_base
 from intermodal.rooms.lock.debian.suites import suite_of
 from intermodal.rooms.lock.drift import contradictions, golden_row
 from intermodal.rooms.lock.lockfile import read_lock
+from intermodal.rooms.lock.requests import wheel_request
 from intermodal.rooms.lock.resolve import SERVER_REQUIREMENTS, Wanted, kept_versions, resolve
-from intermodal.rooms.lock.rows import BaseLock, Lock, PackageRow, ServerLock
+from intermodal.rooms.lock.rows import BaseLock, Lock, PackageRow, ServerLock, WheelRow
 from intermodal.rooms.lock.servertree import server_tree
 
 
@@ -91,7 +95,7 @@ def make(
     for sentence in missing_imports(project, card, {package.name for package in packages}):
         events.notice(sentence)
     if no_urls:
-        lock = without_urls(lock)
+        lock = without_urls(lock, host, events)
     return replace(lock, environment_digest=environment_digest(lock))
 
 
@@ -175,15 +179,29 @@ def _environments(
             ) from error
 
 
-def without_urls(lock: Lock) -> Lock:
-    """The form of a lock that is committed: no addresses, and no Debian rows, which an index drops within days."""
+def without_urls(lock: Lock, host: Host, events: Events = SILENT) -> Lock:
+    """The form of a lock that is committed: every file by name, version, size and hash, found anew by each machine.
+
+    Wheels whose size the index does not state are fetched, because their bytes are the only thing that does.
+
+    Raises:
+        DownloadError, IndexUnreachableError, StoreError: such a wheel cannot be had.
+    """
+    rows = (*lock.packages, *lock.server.packages)
+    unsized = [wheel_request(row, wheel) for row in rows for wheel in row.wheels if not wheel.size_bytes]
+    files = fetch_all(unsized, host=host, events=events) if unsized else {}
+
+    def bare_wheel(wheel: WheelRow) -> WheelRow:
+        named = any(wheel.url in requirement for requirement in lock.requirements)
+        size_bytes = wheel.size_bytes or files[wheel.digest].stat().st_size
+        return replace(wheel, url=wheel.url if named else "", size_bytes=size_bytes)
 
     def bare(rows: Sequence[PackageRow]) -> tuple[PackageRow, ...]:
-        return tuple(replace(row, wheels=tuple(replace(wheel, url="") for wheel in row.wheels)) for row in rows)
+        return tuple(replace(row, wheels=tuple(map(bare_wheel, row.wheels))) for row in rows)
 
     return replace(
         lock,
         packages=bare(lock.packages),
         server=replace(lock.server, packages=bare(lock.server.packages)),
-        base=replace(lock.base, packages=()),
+        base=replace(lock.base, packages=tuple(replace(row, url="") for row in lock.base.packages)),
     )

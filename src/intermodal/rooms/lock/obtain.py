@@ -13,8 +13,6 @@ Rules, in order:
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from intermodal.errors import DriftError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
@@ -51,7 +49,7 @@ def obtain(
         )
     if changes:
         write_lock(lock, project.lock_path)
-    return _with_base(lock, host, events, keyring), f"refreshed: {'; '.join(changes)}" if changes else "kept"
+    return lock, f"refreshed: {'; '.join(changes)}" if changes else "kept"
 
 
 def _made(card: ModelCard, project: Project, host: Host, events: Events, keyring: bytes | None) -> Lock:
@@ -60,18 +58,3 @@ def _made(card: ModelCard, project: Project, host: Host, events: Events, keyring
     lock = make(card, project, host=host, events=events, keyring=keyring)
     write_lock(lock, project.lock_path)
     return lock
-
-
-def _with_base(lock: Lock, host: Host, events: Events, keyring: bytes | None) -> Lock:
-    """A committed lock holds no Debian rows: they are resolved now, and not written into it."""
-    if lock.base.packages:
-        return lock
-    from intermodal.rooms.lock.canonical import environment_digest
-    from intermodal.rooms.lock.debian.base import resolve_base
-
-    base = resolve_base(
-        lock.base.reference, lock.platforms, lock.base.system, host=host, events=events, keyring=keyring
-    )
-    events.notice(f"the lock holds no Debian packages: base resolved from the archive of {base.date}")
-    whole = replace(lock, base=base)
-    return replace(whole, environment_digest=environment_digest(whole))

@@ -43,7 +43,7 @@ class DebRow(Struct, frozen=True):
     filename: str  # pool/… path in the archive
     size_bytes: int
     digest: Digest
-    url: str = ""  # full address it was found at
+    url: str = ""  # full address it was found at; "" in a lock written with --no-urls
     source: str = ""  # source package, when its name differs
     layer: Literal["base", "system"] = "base"  # base: the closure of the base's own roots, the same in every image
 

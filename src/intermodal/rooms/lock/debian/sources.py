@@ -224,15 +224,18 @@ def _fetched(transfers: Transfers, served: Served, architecture: str) -> bool:
 def deb_addresses(host: Host, url: str, filename: str, suite: str, date: str) -> tuple[str, ...]:
     """Where a locked .deb may lie: where it was found, this machine's mirrors, the snapshot of the lock's day.
 
-    The snapshot is asked a day after the lock's InRelease, when the service has taken it in.
+    Debian's security archive keeps its packages below `pool/updates/`. The snapshot is asked a day after the lock's
+    InRelease, when the service has taken it in.
     """
     found = [url] if url else []
-    security = "debian-security" in urlsplit(url).path or "security" in filename
-    for name in (f"{suite}-security", suite) if security or not url else (suite,):
-        found += [f"{mirror}/{filename}" for mirror in mirrors(host, name)]
+    names = [suite, f"{suite}-security"]
+    security = filename.startswith("pool/updates/") or "debian-security" in urlsplit(url).path
+    if security:
+        names.reverse()
+    asked = names if security or not url else names[:1]
+    found += [f"{mirror}/{filename}" for name in asked for mirror in mirrors(host, name)]
     try:
         at_s = min(release.parse_date(date) + 86_400.0, host.now_s)
-        names = (suite, f"{suite}-security") if not security else (f"{suite}-security", suite)
         found += [f"{snapshot(name, at_s)}/{filename}" for name in names]
     except ValueError:
         pass
