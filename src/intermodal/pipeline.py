@@ -76,14 +76,24 @@ def open_store(host: Host) -> Store:
     return store
 
 
-def load(path: Path, *, host: Host, events: Events = SILENT, recording: bool = False) -> Project:
-    """The project at `path`: a folder, a project file, or a bare model; `recording` when golden cases are to come."""
+def load(
+    path: Path, *, host: Host, events: Events = SILENT, recording: bool = False, lock_file: Path | None = None
+) -> Project:
+    """The project at `path`: a folder, a project file, or a bare model.
+
+    Args:
+        path: what the user named.
+        host: this machine.
+        events: where notices go.
+        recording: golden cases are to come; their absence is no fault.
+        lock_file: where its lock is kept, if not where it usually is.
+    """
     from intermodal.project.load import load as load_project
 
     project = load_project(path, host, recording=recording)
     for notice in project.notices:
         events.notice(notice)
-    return project
+    return project if lock_file is None else replace(project, lock_path=lock_file.absolute())
 
 
 def inspect(path: Path, *, host: Host, events: Events = SILENT) -> ModelCard:
@@ -99,6 +109,7 @@ def lock(
     check: bool = False,
     upgrade: Collection[str] | None = None,
     no_urls: bool = False,
+    lock_file: Path | None = None,
 ) -> LockOutcome:
     """Write the project's lock, or with `check` only compare it.
 
@@ -110,7 +121,7 @@ def lock(
     from intermodal.rooms.lock.drift import drift
     from intermodal.rooms.lock.lockfile import lock_digest, read_lock, write_lock
 
-    project = load(path, host=host, events=events)
+    project = load(path, host=host, events=events, lock_file=lock_file)
     card = _safe(_card(project, host, events))
     if check:
         found = read_lock(project.lock_path)
@@ -127,7 +138,13 @@ def lock(
 
 
 def build(
-    path: Path, *, host: Host, events: Events = SILENT, tag: str | None = None, output: str | None = None
+    path: Path,
+    *,
+    host: Host,
+    events: Events = SILENT,
+    tag: str | None = None,
+    output: str | None = None,
+    lock_file: Path | None = None,
 ) -> Image:
     """The image of the project at `path`, in the local store; an unchanged project costs a few stats.
 
@@ -136,18 +153,17 @@ def build(
         host: this machine.
         events: where progress goes.
         tag: NAME:TAG to give the image; default: the project's name and version.
-        output: "oci:DIR[:tag]": also write the image there as an OCI layout.
+        output: "oci:DIR[:tag]" or "docker-archive:FILE": also write the image there.
+        lock_file: where the lock is kept, if not beside the project file (a bare model: in the store).
     """
     from intermodal import warm
 
     store = open_store(host)
-    image = warm.recall(path, tag, store, host)
+    image = warm.recall(path, tag, lock_file, store, host)
     if image is None:
-        image = _build_cold(path, tag, store, host, events)
+        image = _build_cold(path, tag, lock_file, store, host, events)
     if output is not None:
-        from intermodal.oci.export import export
-
-        export(store, image.descriptor, output, name=image.name)
+        _write_out(image, output, store, host)
     return image
 
 
@@ -215,7 +231,9 @@ def load_into(reference: str, into: str, *, host: Host, events: Events = SILENT,
     return load_image(digest, name_for(digest, name, store), into=into, store=store, host=host, events=events)
 
 
-def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sandbox") -> ShipReport:
+def ship(
+    path: Path, *, host: Host, events: Events = SILENT, engine: str = "sandbox", lock_file: Path | None = None
+) -> ShipReport:
     """Walk the whole corridor as far as it is configured; a second walk does only what changed.
 
     Raises:
@@ -230,9 +248,9 @@ def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sand
     store = open_store(host)
     steps: list[Step] = []
     clock = time.monotonic()
-    image = warm.recall(path, None, store, host)
+    image = warm.recall(path, None, lock_file, store, host)
     if image is None:
-        image = _build_cold(path, None, store, host, events, steps)
+        image = _build_cold(path, None, lock_file, store, host, events, steps)
     else:
         steps.append(Step("build", "nothing to do", time.monotonic() - clock))
     runner = get_engine(engine, store, host)
@@ -262,7 +280,13 @@ def ship(path: Path, *, host: Host, events: Events = SILENT, engine: str = "sand
 
 
 def _build_cold(
-    path: Path, tag: str | None, store: Store, host: Host, events: Events, steps: list[Step] | None = None
+    path: Path,
+    tag: str | None,
+    lock_file: Path | None,
+    store: Store,
+    host: Host,
+    events: Events,
+    steps: list[Step] | None = None,
 ) -> Image:
     """Walk inspect, lock and build, and remember what decided the result."""
     from intermodal import warm
@@ -281,7 +305,7 @@ def _build_cold(
 
     watch = warm.Watch()
     watch.look([path, path / "intermodal.toml", path / "pyproject.toml"])
-    project = load(path, host=host, events=events)
+    project = load(path, host=host, events=events, lock_file=lock_file)
     if tag is not None:
         project = _retag(project, tag)
     card = _safe(_card(project, host, events))
@@ -293,8 +317,22 @@ def _build_cold(
     fresh = sum(not layer.reused for layer in image.layers)
     done("build", f"{len(image.layers)} layers, {fresh} new")
     watch.look([project.lock_path])
-    warm.remember(path, tag, image, watch, host)
+    warm.remember(path, tag, lock_file, image, watch, host)
     return image
+
+
+def _write_out(image: Image, destination: str, store: Store, host: Host) -> None:
+    """The image as an OCI layout, or as the archive that `docker load` reads."""
+    kind, _, file = destination.partition(":")
+    if kind == "docker-archive" and file:
+        from intermodal.engine.archive import write_archive
+
+        manifest = store.manifest_for(image.descriptor, host.platform)
+        write_archive(store, manifest, image.name, Path(file))
+    else:
+        from intermodal.oci.export import export
+
+        export(store, image.descriptor, destination, name=image.name)
 
 
 def _locked_replay(path: Path, host: Host, events: Events) -> Replay:

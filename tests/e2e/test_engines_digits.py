@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -138,3 +139,27 @@ def test_an_ordinary_user_in_the_docker_group_checks_it_too(digits: Digits) -> N
     report = json.loads(done.stdout)
     assert report["passed"]
     assert report["isolation"] == "full"
+
+
+def test_an_archive_for_docker_load_and_a_lock_kept_elsewhere(digits: Digits) -> None:
+    plain = digits.run("build", digits.project)
+    archive, lock = digits.folder / "digits.tar", digits.folder / "elsewhere.toml"
+    shutil.copyfile(digits.project / "pylock.intermodal.toml", lock)
+    beside = lock.read_bytes()
+    built = digits.run("build", digits.project, "--lock", lock, "-o", f"docker-archive:{archive}")
+    assert built["digest"] == plain["digest"]
+    assert lock.read_bytes() == beside
+    with tarfile.open(archive) as opened:
+        (named,) = json.load(opened.extractfile("manifest.json") or pytest.fail("no manifest.json"))
+        assert set(named["Layers"]) | {named["Config"]} <= set(opened.getnames())
+    assert sorted(path.name for path in digits.folder.iterdir() if path.name.startswith(".")) == []
+    podman = engines.need("podman")
+    loaded = subprocess.run(
+        [podman, "load", "--quiet", "--input", archive],
+        env={**os.environ, **digits.variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert "digits:1.0.0" in loaded.stdout

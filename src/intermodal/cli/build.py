@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from intermodal.cli.output import Output
-from intermodal.cli.session import Session
+from intermodal.cli.session import Session, lock_option
 from intermodal.cli.session import command as make
 
 
@@ -16,23 +16,24 @@ from intermodal.cli.session import command as make
     example=[
         "intermodal build examples/digits",
         "intermodal build . -t digits:2 -o oci:out      # also as an OCI layout",
+        "intermodal build . -o docker-archive:digits.tar   # for docker load",
     ],
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image; default: name and version of the project.")
-@click.option("-o", "--output", metavar="oci:DIR[:TAG]", help="Also write the image as an OCI layout.")
-def command(session: Session, path: Path, tag: str | None, output: str | None) -> Output:
+@click.option("-o", "--output", metavar="oci:DIR[:TAG]|docker-archive:FILE", help="Also write the image there.")
+@lock_option
+def command(session: Session, path: Path, lock_file: Path | None, tag: str | None, output: str | None) -> Output:
     """Build the image into the local store and print its digest.
 
     No daemon, no root, no Dockerfile: wheels become layers as they are. The same project gives the same digest on
     any machine; what is unchanged is not built again. Standard output carries NAME@DIGEST alone.
     """
-    if output is not None and not output.startswith("oci:"):
+    if output is not None and not output.startswith(("oci:", "docker-archive:")):
         kind = output.partition(":")[0]
-        hint = "not built yet: docker-archive" if kind == "docker-archive" else f"unknown kind of output {kind!r}"
-        raise click.BadParameter(f"{hint}; take oci:DIR", param_hint="--output")
+        raise click.BadParameter(f"unknown kind {kind!r}; take oci:DIR or docker-archive:FILE", param_hint="--output")
     from intermodal import pipeline
 
-    image = pipeline.build(path, host=session.host, events=session.events, tag=tag, output=output)
+    image = pipeline.build(path, host=session.host, events=session.events, tag=tag, output=output, lock_file=lock_file)
     name = image.name.partition(":")[0]
     return session.output(image.as_json(), f"{name}@{image.digest}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from intermodal.cli.output import Output
-from intermodal.cli.session import Session
+from intermodal.cli.session import Session, lock_option
 from intermodal.cli.session import command as make
 
 EVERYTHING = ""  # what --upgrade means without a name
@@ -32,7 +32,8 @@ EVERYTHING = ""  # what --upgrade means without a name
     help="Take newer versions of NAME (may be given several times), or of everything.",
 )
 @click.option("--no-urls", is_flag=True, help="Leave addresses out of the lock: the form that is committed.")
-def command(session: Session, path: Path, check: bool, upgrade: tuple[str, ...], no_urls: bool) -> Output:
+@lock_option
+def command(session: Session, path: Path, lock_file: Path | None, check: bool, upgrade: tuple[str, ...], no_urls: bool) -> Output:
     """Write down everything the image will hold, by hash.
 
     Resolves the environment for the image's Python and platform, and the base from signed Debian packages, into
@@ -44,7 +45,7 @@ def command(session: Session, path: Path, check: bool, upgrade: tuple[str, ...],
 
     chosen = None if not upgrade else tuple(name for name in upgrade if name != EVERYTHING)
     outcome = pipeline.lock(
-        path, host=session.host, events=session.events, check=check, upgrade=chosen, no_urls=no_urls
+        path, host=session.host, events=session.events, check=check, upgrade=chosen, no_urls=no_urls, lock_file=lock_file
     )
     lock = outcome.lock
     document: dict[str, object] = {

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import click
 from msgspec import Struct
@@ -54,6 +55,18 @@ def command(name: str, *, example: Sequence[str]) -> Callable[[Callable[..., Out
 def engine_option(what: str) -> Callable[[Callable[..., Output]], Callable[..., Output]]:
     """`--engine`, with every engine there is."""
     return click.option("--engine", type=click.Choice(NAMES), default=NAMES[0], show_default=True, help=what)
+
+
+def lock_option(function: Callable[..., Output]) -> Callable[..., Output]:
+    """`--lock FILE`, for a lock kept elsewhere."""
+    option = click.option(
+        "--lock",
+        "lock_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Where the lock is kept; default: beside the project file, or in the local store for a bare model.",
+    )
+    return option(function)
 
 
 def _shared() -> list[click.Parameter]:

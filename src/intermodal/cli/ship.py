@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from intermodal.cli.output import Output, seconds, size, table
-from intermodal.cli.session import Session, engine_option
+from intermodal.cli.session import Session, engine_option, lock_option
 from intermodal.cli.session import command as make
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @make("ship", example=["intermodal ship model.joblib", "intermodal ship examples/digits"])
 @click.argument("path", type=click.Path(path_type=Path))
 @engine_option("What runs the check.")
-def command(session: Session, path: Path, engine: str) -> Output:
+@lock_option
+def command(session: Session, path: Path, lock_file: Path | None, engine: str) -> Output:
     """Walk the whole corridor: inspect, lock, build, check.
 
     Ends with a checked image in the local store. A second run does only what changed, and says so.
@@ -27,7 +28,7 @@ def command(session: Session, path: Path, engine: str) -> Output:
     """
     from intermodal import pipeline
 
-    report = pipeline.ship(path, host=session.host, events=session.events, engine=engine)
+    report = pipeline.ship(path, host=session.host, events=session.events, engine=engine, lock_file=lock_file)
     return session.output(report.as_json(), report_text(report))
 
 

@@ -15,6 +15,7 @@ Changeset Format".
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -26,7 +27,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from intermodal.errors import EngineError, StoreError
+from intermodal.errors import EngineError, InputError, StoreError
 from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.canonical import canonical_json
@@ -163,6 +164,27 @@ def archive(parts: Parts, store: Store, name: str, *, without: Collection[Digest
             done.add(blob.digest)
             yield from _file(_blob(blob.digest), store.path(blob.digest), blob.size_bytes)
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def write_archive(store: Store, manifest: Digest, name: str, target: Path) -> None:
+    """Write the whole archive to a file, which appears only when it is complete.
+
+    Raises:
+        InputError: the file cannot be written.
+        StoreError: the image is missing or damaged.
+    """
+    parts = read_parts(store, manifest)
+    staged = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with staged.open("wb") as file:
+            for piece in archive(parts, store, name):
+                file.write(piece)
+        staged.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}", found=error.strerror or str(error)) from error
+    finally:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
 
 
 def _blob(digest: Digest) -> str:

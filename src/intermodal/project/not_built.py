@@ -2,7 +2,7 @@
 
 Rules:
 1. A key that would change the image or how it serves is refused, because an image without it would be another image
-   than the one asked for.
+   than the one asked for; so is one that promises protection (API keys, encryption).
 2. A key of a later room (scan, push, sign, deploy, secrets) changes nothing yet: one notice names them all.
 """
 
@@ -58,15 +58,14 @@ def _changes_the_image(settings: ProjectFile, host_platform: str) -> Iterator[tu
         yield "[serve] grpc = true", "take grpc = false and call it over HTTP"
     if serve.mode not in ("auto", "workers"):
         yield f'[serve] mode = "{serve.mode}"', 'take mode = "auto" or "workers"'
+    if serve.api_keys is not None:
+        yield "[serve] api_keys", "leave it out; the server would answer without a key, so keep it behind a gateway"
+    if settings.sign.encrypt is not None:
+        yield "[sign] encrypt", "leave it out; the model files would enter the image as they are"
 
 
 def later(settings: ProjectFile) -> tuple[str, ...]:
-    """Notices about keys that are accepted and have no effect yet; empty or one, more only where safety is at stake."""
+    """One notice about tables that are accepted and have no effect yet; none when there are none."""
     default = ProjectFile()
     names = [f"[{name}]" for name in LATER_TABLES if getattr(settings, name) != getattr(default, name)]
-    notices = [f"not built yet, without effect: {', '.join(names)}"] if names else []
-    if settings.serve.api_keys is not None:
-        notices.append("not built yet: [serve] api_keys; the server answers without a key")
-    if settings.sign.encrypt is not None:
-        notices.append("not built yet: [sign] encrypt; the model files enter the image unencrypted")
-    return tuple(notices)
+    return (f"not built yet, without effect: {', '.join(names)}",) if names else ()
