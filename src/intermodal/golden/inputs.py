@@ -229,7 +229,8 @@ def requests_of(tensors: Mapping[str, Values], signature: Signature, name: str) 
     count = counts.pop()
     cases = [NamedRequest(f"row {n + 1}", _body(ready, n, n + 1)) for n in range(min(count, ROW_CASES))]
     if count > 1:
-        cases.append(NamedRequest("all rows", _body(ready, 0, min(count, ALL_ROWS))))
+        name = "all rows" if count <= ALL_ROWS else f"first {ALL_ROWS} of {count} rows"
+        cases.append(NamedRequest(name, _body(ready, 0, min(count, ALL_ROWS))))
     return cases
 
 
