@@ -164,11 +164,11 @@ def _parse_pax(data: bytes) -> dict[str, bytes]:
     records: dict[str, bytes] = {}
     position = 0
     while position < len(data):
-        space = data.find(b" ", position, position + 20)
-        length = _decimal(data[position:space]) if space > 0 else 0
-        record = data[space + 1 : position + length]
+        stated, space, _ = data[position : position + 20].partition(b" ")
+        length = _decimal(stated) if space else 0
+        record = data[position + len(stated) + 1 : position + length]
         key, equals, value = record.partition(b"=")
-        if position + length > len(data) or not equals or not value.endswith(b"\n"):
+        if not length or position + length > len(data) or not equals or not value.endswith(b"\n"):
             raise InputError("the layer's tar has a damaged pax header", found=f"at byte {position}")
         records[key.decode("utf-8", "replace")] = value[:-1]
         position += length

@@ -134,6 +134,7 @@ CASES: dict[str, tuple[Callable[[str], bytes], str]] = {
     "huge GNU name": (lambda _: raw(b"L", 4 << 30) + bytes(1024), "oversized extended header"),
     "pax length lies": (lambda _: pax(b"99 path=a\n") + raw(b"0", 0) + bytes(1024), "damaged pax"),
     "pax length zero": (lambda _: pax(b"0 path=a\n") + raw(b"0", 0) + bytes(1024), "damaged pax"),
+    "pax record without a length": (lambda _: pax(b"9 path=a\nx\n") + raw(b"0", 0) + bytes(1024), "damaged pax"),
     "pax size is no number": (lambda _: pax(b"10 size=-1\n") + raw(b"0", 0) + bytes(1024), "number|damaged pax"),
     "negative size": (lambda _: _with_size(b"\xff" * 12), "negative or oversized"),
     "size is no number": (lambda _: _with_size(b"12x45678901\0"), "else than a number"),

@@ -8,7 +8,9 @@ or in `trust`, because skops would import it.
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from typing import Any
 
 from intermodal.errors import ArtifactError
@@ -20,7 +22,18 @@ from intermodal.rooms.inspect.formats.skops_graph import Graph, SchemaError
 MAX_SCHEMA_BYTES = 64 << 20
 MAX_MEMBERS = 100_000
 MAX_RATIO = 1100  # of deflate
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 DAMAGED = "save it again: skops.io.dump(model, 'model.skops')"
+# What zipfile lets through of a damaged archive.
+FAILURES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 class SkopsFormat:
@@ -35,7 +48,7 @@ class SkopsFormat:
         try:
             with zipfile.ZipFile(opened.path) as archive:
                 return "schema.json" in archive.NameToInfo
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        except (*FAILURES, ValueError):
             return opened.path.suffix == ".skops"
 
     def read(self, opened: Opened) -> Found:
@@ -44,6 +57,7 @@ class SkopsFormat:
         name = opened.path.name
         try:
             with zipfile.ZipFile(opened.path) as archive:
+                _check_methods(archive, name)
                 findings = _archive_findings(archive)
                 schema = _schema(archive)
                 graph = Graph(archive, opened.trust)
@@ -52,7 +66,7 @@ class SkopsFormat:
             raise ArtifactError(
                 f"{name} has a schema.json that cannot be read", found=str(error)[:200], next=DAMAGED
             ) from error
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except FAILURES as error:
             raise ArtifactError(f"{name} is truncated or damaged", found=str(error), next=DAMAGED) from error
         found = describe(opened, self.name, "skops", root, graph.names(), (*findings, *graph.findings),
                          requires=("skops",))  # fmt: skip
@@ -60,6 +74,17 @@ class SkopsFormat:
         if isinstance(version, str) and len(version) < 40 and version.isprintable():
             found.versions["skops"] = Evidence(version, f"_skops_version '{version}' in schema.json", exact=False)
         return found
+
+
+def _check_methods(archive: zipfile.ZipFile, name: str) -> None:
+    # zipfile unpacks bzip2 and LZMA without any bound on memory: a dictionary alone may ask for 4 GB
+    other = [member for member in archive.infolist() if member.compress_type not in METHODS]
+    if other:
+        raise ArtifactError(
+            f"{name} is compressed in a way that cannot be read in bounded memory",
+            found=f"{other[0].filename[:100]!r} by method {other[0].compress_type}; 0 and 8 are read",
+            next="save it again: skops.io.dump(model, 'model.skops', compression=zipfile.ZIP_DEFLATED)",
+        )
 
 
 def _archive_findings(archive: zipfile.ZipFile) -> list[Finding]:

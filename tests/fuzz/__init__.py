@@ -1,0 +1,7 @@
+"""Fuzzing of the readers that meet bytes of strangers: zip (wheels, skops), tar (layers), ar (.debs), pickle (models).
+
+    python -m tests.fuzz --reader tar --minutes 15       coverage-guided where atheris installs, else by structure
+    python -m tests.fuzz --reader all --runs 2000        a fixed number of mutations, the same every time
+
+`targets.py` says what a reader must keep, `guard.py` watches it, `mutate.py` makes inputs, `corpus/` holds the seeds.
+"""
