@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
-from intermodal.cli.output import Output, size
+from intermodal.cli.output import Output, size, table
 from intermodal.cli.session import Session
 from intermodal.cli.session import command as make
+
+KINDS = {"blob": "blobs", "temporary": "temporary_files", "tree": "unpacked_trees", "container": "container_folders"}
 
 
 @make("prune", example=["intermodal prune --dry-run", "intermodal prune"])
@@ -14,17 +16,26 @@ from intermodal.cli.session import command as make
 def command(session: Session, dry_run: bool) -> Output:
     """Delete what no image of the local store needs.
 
-    Images without a name and layers that no named image uses. Waits for no build: it refuses while one is running.
+    Images without a name, layers that no named image uses, their unpacked trees, and what killed processes left:
+    temporary files, broken downloads, folders of containers. Waits for no build: it refuses while one is running.
     """
     from intermodal import pipeline
+    from intermodal.engine.prune import prune
 
-    report = pipeline.open_store(session.host).prune(dry_run=dry_run)
+    report = prune(pipeline.open_store(session.host), session.host, dry_run=dry_run)
+    counts = {words: report.count(kind) for kind, words in KINDS.items()}
     document: dict[str, object] = {
-        "blobs": report.blobs,
+        **counts,
         "freed_bytes": report.bytes,
         "images": [str(digest) for digest in report.images],
         "dry_run": dry_run,
     }
-    verb = "would free" if dry_run else "freed"
-    text = f"{verb} {size(report.bytes)}: {report.blobs} blobs, {len(report.images)} images without a name"
-    return session.output(document, text if report.blobs or report.images else "nothing to delete")
+    if report.in_use:
+        session.events.notice("unpacked layers were left alone: a container or a build is using them")
+    if not report.items and not report.images:
+        return session.output(document, "nothing to delete")
+    listed = [f"{len(report.images)} images without a name"] if report.images else []
+    listed += [f"{count} {words.replace('_', ' ')}" for words, count in counts.items() if count]
+    text = f"{'would free' if dry_run else 'freed'} {size(report.bytes)}: {', '.join(listed)}"
+    lines = [(item.kind, size(item.bytes), str(item.path)) for item in report.items] if dry_run else []
+    return session.output(document, "\n".join([text, *([table(lines, right=[1])] if lines else [])]))

@@ -10,9 +10,7 @@ refusal is asked again each time, because the next thing a person does is to lif
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +20,8 @@ from intermodal.engine import bwrap
 from intermodal.engine.rootfs import Way
 from intermodal.errors import EngineError, InputError
 from intermodal.host import Host
+from intermodal.host.files import replace_file
+from intermodal.host.held import scratch
 from intermodal.oci.folder_once import boot_id
 
 VARIABLE = "INTERMODAL_SANDBOX"
@@ -65,9 +65,7 @@ def ability(host: Host) -> Ability:
 def _remember(path: Path, key: dict[str, object]) -> None:
     """Note that overlays work; a note that cannot be written is only a try-out more next time."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
-            json.dump(key, stream)
-        os.replace(stream.name, path)  # noqa: PTH105
+        replace_file(path, json.dumps(key).encode(), path.parent / "tmp")
     except OSError:
         return
 
@@ -75,9 +73,7 @@ def _remember(path: Path, key: dict[str, object]) -> None:
 def _try_out(host: Host) -> Ability:
     """Start the smallest sandbox, first over an overlay on the cache's disk, then without."""
     try:
-        host.cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=host.cache_dir, prefix="try-") as name:
-            folder = Path(name)
+        with scratch(host.temporary_dir) as folder:
             for part in ("lower", "upper", "over"):
                 (folder / part).mkdir()
             overlay = ["--overlay-src", f"{folder}/lower", "--overlay-src", f"{folder}/upper", "--ro-overlay"]

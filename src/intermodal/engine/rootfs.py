@@ -24,12 +24,13 @@ from typing import Literal
 from msgspec import Struct
 
 from intermodal.errors import EngineError, UnsafePathError
-from intermodal.oci.folder_once import folder_once, remove_tree
+from intermodal.oci.folder_once import ALWAYS, folder_once, remove_tree
 
 Way = Literal["overlay", "hardlink", "loader"]
 
 _MAX_OPTIONS_BYTES = 3800  # of a page of 4096; the rest is for what bwrap adds
 _PER_SOURCE_BYTES = len("/oldroot:")
+_POINTS = "points-"
 
 
 class Root(Struct, frozen=True):
@@ -107,7 +108,8 @@ def _check_mount_points(layers: Sequence[Path], mount_points: Sequence[str]) -> 
 def _skeleton(cache: Path, mount_points: Sequence[str]) -> Path:
     """A lowest layer that holds nothing but the mount points."""
     key = hashlib.sha256("\n".join(mount_points).encode()).hexdigest()[:16]
-    return folder_once(cache / "merged" / f"points-{key}", lambda folder: _make_points(folder, mount_points))
+    final = cache / "merged" / f"{_POINTS}{key}"
+    return folder_once(final, lambda folder: _make_points(folder, mount_points), (ALWAYS,))
 
 
 def _make_points(folder: Path, mount_points: Sequence[str]) -> None:
@@ -141,8 +143,9 @@ def _merged(layers: Sequence[Path], cache: Path, mount_points: Sequence[str]) ->
             _lay_over(layer, folder)
         _make_points(folder, mount_points)
 
+    made_of = [layer.name for layer in layers if not layer.name.startswith(_POINTS)]
     try:
-        return folder_once(cache / "merged" / key, fill)
+        return folder_once(cache / "merged" / key, fill, made_of)
     except OSError as error:
         raise EngineError(
             "cannot put the image's layers together",

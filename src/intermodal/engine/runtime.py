@@ -4,26 +4,25 @@ Takes the host; hands on a private, short-lived folder, and connected sockets.
 
 Rules, in order:
 1. The folder above belongs to this user alone; somebody else's folder of that name is refused, never used.
-2. Each container's folder is held by a lock for as long as its process lives. What no living process holds was left
-   by a killed one and is removed at the next start.
+2. Each container's folder is held by a lock for as long as its process lives, and the cache's folders with it. What
+   no living process holds was left by a killed one and is removed at the next start, and by `prune`.
 3. A container may write in its folder, so what lies there is not believed: a connection goes to a socket and never
    through a link, else an image could make us talk to any socket of this host, the Docker daemon's for example.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import socket
 import stat
 import struct
-import tempfile
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from intermodal.errors import EngineError
 from intermodal.host import Host
+from intermodal.host.held import Sweep, scratch
+from intermodal.oci.folder_once import folders_in_use
 
 SOCKET_NAME = "serve.sock"
 _MAX_SOCKET_PATH = 107
@@ -33,18 +32,18 @@ class RuntimeFolder:
     """A folder of one container; `remove` must be called."""
 
     def __init__(self, host: Host) -> None:
-        parent = _private(host.runtime_dir)
-        if len(str(parent / "12345678" / SOCKET_NAME)) > _MAX_SOCKET_PATH:
-            parent = _private(Path(f"/tmp/intermodal-{host.uid}"))  # noqa: S108 - checked to be ours alone
-        _sweep(parent)
-        while True:
-            self.path = Path(tempfile.mkdtemp(prefix="", dir=parent))
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with suppress(BlockingIOError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self.path.exists():  # nobody swept it between the two calls
-                    return
-            os.close(self._lock)
+        parent = _private(_parents(host)[0])
+        Sweep(dry_run=False).abandoned("container", parent)
+        self._held = ExitStack()
+        self.path = Path()
+        try:
+            self._held.enter_context(folders_in_use(host.cache_dir))
+            self.path = self._held.enter_context(scratch(parent))
+        except BaseException as error:
+            self._held.close()
+            if isinstance(error, OSError):
+                raise EngineError("cannot make the folder for sockets", found=str(error)) from error
+            raise
 
     @property
     def socket(self) -> Path:
@@ -53,10 +52,7 @@ class RuntimeFolder:
 
     def remove(self) -> None:
         """Delete the folder; safe to call twice."""
-        if self._lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
+        self._held.close()
 
 
 def _private(folder: Path) -> Path:
@@ -79,16 +75,23 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _sweep(parent: Path) -> None:
-    """Remove folders that no living process holds."""
-    for folder in parent.iterdir():
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(handle)
+def _parents(host: Host) -> list[Path]:
+    """Where containers' folders lie: first where new ones go, then where others may have been left."""
+    found = [host.runtime_dir, Path(f"/tmp/intermodal-{host.uid}")]  # noqa: S108 - checked to be ours alone
+    if len(str(found[0] / "0123456789abcdef.tmp" / SOCKET_NAME)) > _MAX_SOCKET_PATH:
+        found.reverse()
+    return found
+
+
+def sweep_containers(sweep: Sweep, host: Host) -> None:
+    """Remove the folders of containers whose process has ended.
+
+    Raises:
+        EngineError: the folder above them is not ours alone.
+    """
+    for parent in dict.fromkeys(_parents(host)):
+        if parent.is_dir():
+            sweep.abandoned("container", _private(parent))
 
 
 def connect_unix(path: Path, timeout_s: float | None = None) -> socket.socket:

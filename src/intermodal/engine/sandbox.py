@@ -72,8 +72,8 @@ class SandboxEngine:
         forwarder = None if request.port is None else Forwarder(request.port)
         folder = None
         try:
-            layers = unpacked_layers(self._store, image, self._host, request.events)
             folder = RuntimeFolder(self._host)
+            layers = unpacked_layers(self._store, image, self._host, request.events)
             if self.ability.way == "loader":
                 container = self._start_loader(image, request, layers, folder, forwarder)
             else:

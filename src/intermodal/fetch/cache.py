@@ -3,7 +3,7 @@
 Takes digests and names; hands on paths. A file appears under its final name only when its hash agrees, by rename.
 
 Rules: one process at a time works on a digest (flock); a broken transfer leaves `<file name>.part`, which the next
-one continues; a cached file of the wrong size is fetched again.
+one continues and `prune` removes; a cached file of the wrong size is fetched again.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from intermodal.errors import StoreError, UnsafePathError
 from intermodal.host import Host
+from intermodal.host.files import failure, write_atomically
+from intermodal.host.held import Sweep, lock_file
 from intermodal.oci.digest import Digest
+
+LOCK_NAME = ".lock"
+PART_SUFFIX = ".part"
+
+write_atomic = write_atomically
 
 
 def check_filename(name: str) -> str:
@@ -49,14 +55,26 @@ def present(path: Path, size_bytes: int) -> bool:
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the only right to write `path`, among threads and processes of this machine."""
-    with storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with storing(path.parent):
+            stack.enter_context(lock_file(path.parent / LOCK_NAME))
         yield
-    finally:
-        os.close(handle)
+
+
+def sweep_parts(sweep: Sweep, host: Host) -> None:
+    """Remove what broken transfers left, where nobody is fetching.
+
+    Raises:
+        StoreError: something cannot be removed.
+    """
+    files = host.cache_dir / "files"
+    with storing(files):
+        for part in sorted(files.glob(f"*/*{PART_SUFFIX}")):
+            with (
+                contextlib.suppress(BlockingIOError),
+                lock_file(part.parent / LOCK_NAME, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
+                sweep.remove("temporary", part)
 
 
 @contextlib.contextmanager
@@ -80,28 +98,4 @@ def raise_store_error(folder: Path, error: OSError) -> NoReturn:
             found=f"{error.strerror or error}: {folder}",
             next=["intermodal prune", "or set XDG_CACHE_HOME to a folder on another disk"],
         ) from error
-    raise StoreError(
-        f"cannot write below {folder}",
-        found=error.strerror or str(error),
-        next="check its permissions, or set XDG_CACHE_HOME to another folder",
-    ) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` under `path` so that readers see the old file or the whole new one.
-
-    Raises:
-        StoreError: the disk is full, or the folder cannot be written.
-    """
-    with storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    raise failure(f"cannot write below {folder}", folder, error, variable="XDG_CACHE_HOME") from error

@@ -114,7 +114,7 @@ def _nowhere(request: Request, errors: list[IntermodalError]) -> None:
 
 
 def _from_url(transfers: Transfers, request: Request, url: str, path: Path, task: Task) -> None:
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + cache.PART_SUFFIX)
     for attempt in range(ATTEMPTS):
         try:
             _transfer(transfers, request, url, part, task)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from intermodal.golden.cases import GoldenCase, GoldenFile
 from intermodal.golden.inputs import NamedRequest, expected, read_requests
 from intermodal.golden.training import Interpreter, Stamp, find_interpreter, refuse_contradictions
 from intermodal.host import Host
+from intermodal.host.held import scratch
 from intermodal.oci.digest import Digest
 from intermodal.project.value import Project
 from intermodal_server import contract
@@ -170,8 +170,8 @@ def replay_in(interpreter: Interpreter, project: Project, card: Card, host: Host
     app = project.root if settings.predictor or settings.trust or project.model.include else None
 
     def run(requests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="intermodal-") as temporary:
-            path = Path(temporary) / "model.json"
+        with scratch(host.temporary_dir) as temporary:
+            path = temporary / "model.json"
             path.write_bytes(settings.to_json())
             command = [str(interpreter.path), "-I", "-B", str(server), "replay", "--settings", str(path)]
             command += ["--model-dir", str(folder)] + (["--app-dir", str(app)] if app else [])

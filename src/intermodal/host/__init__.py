@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from intermodal.errors import HostError
+
 if TYPE_CHECKING:
     from intermodal.host.apt import AptSource
     from intermodal.host.pip import IndexConfig
 
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+NOWHERE = Path("/nonexistent")  # the home of users without one, as Debian names it
 
 
 class Host(Struct, frozen=True, dict=True):
@@ -44,7 +48,15 @@ class Host(Struct, frozen=True, dict=True):
 
     def _xdg(self, variable: str, default: str) -> Path:
         value = self.environment.get(variable, "")
-        return Path(value) if value.startswith("/") else self.home / default
+        if value.startswith("/"):
+            return Path(value)
+        if self.home == NOWHERE:
+            raise HostError(
+                f"cannot tell where files of this user belong: no HOME, and no {variable}",
+                found=f"user {self.uid} has no home folder in /etc/passwd",
+                next="set HOME, or XDG_DATA_HOME and XDG_CACHE_HOME, to folders that this user may write",
+            )
+        return self.home / default
 
     @cached_property
     def data_dir(self) -> Path:
@@ -55,6 +67,11 @@ class Host(Struct, frozen=True, dict=True):
     def cache_dir(self) -> Path:
         """Where everything lives that can be fetched or made again."""
         return self._xdg("XDG_CACHE_HOME", ".cache") / "intermodal"
+
+    @cached_property
+    def temporary_dir(self) -> Path:
+        """Where files of the cache are while they are made; `prune` sweeps it."""
+        return self.cache_dir / "tmp"
 
     @cached_property
     def runtime_dir(self) -> Path:
@@ -79,12 +96,25 @@ class Host(Struct, frozen=True, dict=True):
         return read_apt_sources(self)
 
 
+def _home(environment: Mapping[str, str]) -> Path:
+    """HOME, else what the system knows of this user; `NOWHERE` for a user without either (`docker run -u 12345`)."""
+    named = environment.get("HOME", "")
+    if named.startswith("/"):
+        return Path(named)
+    import pwd
+
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir or NOWHERE)
+    except KeyError:
+        return NOWHERE
+
+
 def read() -> Host:
     """The machine this process runs on."""
     machine = os.uname().machine.lower()
     return Host(
         environment=dict(os.environ),
-        home=Path(os.environ.get("HOME") or Path("~").expanduser()),
+        home=_home(os.environ),
         system="darwin" if sys.platform == "darwin" else "linux",
         architecture=ARCHITECTURES.get(machine, machine),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

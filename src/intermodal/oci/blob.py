@@ -1,4 +1,4 @@
-"""Writing files that must survive: temporary file, fsync, rename, fsync of the folder.
+"""Blobs on their way into the store: temporary file, fsync, rename, fsync of the folder.
 
 `layout.Store` is made of these; a kill or a full disk at any moment leaves the old state or the new one, and at most a
 file in the temporary folder that `prune` sweeps away.
@@ -6,7 +6,6 @@ file in the temporary folder that `prune` sweeps away.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from pathlib import Path
@@ -14,28 +13,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 from intermodal.errors import StoreError
+from intermodal.host.files import failure, sync_folder
+from intermodal.host.held import new_file
 from intermodal.oci.digest import Digest
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOENT: "it does not exist",
-}
-
-
-def failure(message: str, path: Path, error: OSError) -> StoreError:
-    """An operating system error as people can act on it."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StoreError(
-        message,
-        found=f"{path}: {_REASONS.get(error.errno or 0, error.strerror or str(error))}",
-        next="free some space (intermodal prune), or set XDG_DATA_HOME to another disk"
-        if full
-        else "check the folder and its owner, or set XDG_DATA_HOME to another one",
-    )
 
 
 def damaged(digest: Digest, path: Path) -> StoreError:
@@ -45,38 +25,6 @@ def damaged(digest: Digest, path: Path) -> StoreError:
         found=f"{path} holds other bytes than its name says",
         next="remove that file and build again",
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _new_file(folder: Path) -> tuple[int, str]:
-    """A new file of a name that nobody has, open for writing; `tempfile` would cost 8 ms of imports."""
-    name = str(folder / f"{os.getpid()}-{os.urandom(12).hex()}")
-    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), name
-
-
-def write_file(path: Path, data: bytes, temporary: Path) -> None:
-    """Replace `path` by `data`, whole or not at all; `temporary` lies on the same file system."""
-    temporary.mkdir(parents=True, exist_ok=True)
-    handle, name = _new_file(temporary)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
-        Path(name).rename(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 class BlobWriter:
@@ -93,7 +41,7 @@ class BlobWriter:
     def __enter__(self) -> BlobWriter:
         try:
             self._temporary.mkdir(parents=True, exist_ok=True)
-            handle, self._name = _new_file(self._temporary)
+            handle, self._name = new_file(self._temporary)
             self._stream = os.fdopen(handle, "wb", buffering=1 << 20)
         except OSError as error:
             raise failure("cannot write into the store", self._temporary, error) from error
@@ -133,9 +81,9 @@ class BlobWriter:
             self._stream.flush()
             os.fchmod(self._stream.fileno(), 0o644)
             os.fsync(self._stream.fileno())
-            self._stream.close()
             Path(self._name).rename(self._folder / digest.hex)
-            self._stream = None
+            stream, self._stream = self._stream, None
+            stream.close()  # only now: closing lets go of the lock that tells sweepers to leave the file alone
             sync_folder(self._folder)
         except OSError as error:
             raise failure("cannot write into the store", self._folder, error) from error

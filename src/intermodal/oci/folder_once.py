@@ -12,10 +12,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
+from intermodal.host.held import Sweep, lock_file
+
+ALWAYS = "-"  # a part that no image holds and no sweep removes
+_IN_USE = "folders.lock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -27,25 +31,24 @@ def boot_id() -> str:
         return "unknown"
 
 
-def folder_once(final: Path, fill: Callable[[Path], None]) -> Path:
+def folder_once(final: Path, fill: Callable[[Path], None], made_of: Collection[str] = ()) -> Path:
     """`final`, filled by `fill` now or earlier.
 
     Args:
         final: the finished folder; its parent is made when missing. Beside it lie `NAME.lock` and, while somebody
             works, `NAME.partial`.
         fill: gets an empty folder that nobody else can enter; what it raises is passed on, and the folder is gone.
+        made_of: names of what is in it, diff ids for example; `sweep_folders` removes the folder with any of them.
 
     Raises:
         OSError: the disk is full or the folder may not be written.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(f"{final}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    with os.fdopen(lock, "r+b") as marker:
-        fcntl.flock(marker, fcntl.LOCK_EX)
-        if marker.read() == boot_id().encode() and final.is_dir():
+    with lock_file(f"{final}.lock") as marker:
+        done = "\n".join((boot_id(), *made_of)).encode()
+        if _read(marker) == done and final.is_dir():
             return final
         _write(marker, b"")
-        partial = final.with_name(f"{final.name}.partial")
+        partial = _partial(final)
         for leftover in (partial, final):
             remove_tree(leftover)
         partial.mkdir(mode=0o700)
@@ -56,16 +59,62 @@ def folder_once(final: Path, fill: Callable[[Path], None]) -> Path:
         except BaseException:
             remove_tree(partial)
             raise
-        _write(marker, boot_id().encode())
+        _write(marker, done)
     return final
 
 
-def _write(marker: BinaryIO, content: bytes) -> None:
-    """Replace the marker's content at once, not when it is closed."""
-    marker.seek(0)
-    marker.truncate()
-    marker.write(content)
-    marker.flush()
+@contextmanager
+def folders_in_use(cache: Path) -> Iterator[None]:
+    """Keep `sweep_folders` away from the cache while its folders are mounted, started from or read."""
+    with lock_file(cache / _IN_USE, fcntl.LOCK_SH):
+        yield
+
+
+def sweep_folders(sweep: Sweep, cache: Path, parents: Collection[Path], keep: Collection[str]) -> bool:
+    """Whether folders that are not made of `keep` alone, and half-made ones of dead processes, could be removed.
+
+    Args:
+        sweep: what removes.
+        cache: the cache folder; while anybody uses its folders, nothing is removed.
+        parents: where finished folders lie.
+        keep: names of parts.
+    """
+    if not any(parent.is_dir() for parent in parents):
+        return True
+    try:
+        with lock_file(cache / _IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for parent in parents:
+                for lock in sorted(parent.glob("*.lock")):
+                    with suppress(BlockingIOError), lock_file(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) as marker:
+                        _sweep_one(sweep, lock, marker, keep)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sweep_one(sweep: Sweep, lock: Path, marker: int, keep: Collection[str]) -> None:
+    final = lock.with_suffix("")
+    made_of = _read(marker).decode("utf-8", "replace").split("\n")[1:]
+    if _partial(final).exists():
+        sweep.remove("temporary", _partial(final))
+    if final.is_dir() and not (made_of and all(part in keep or part == ALWAYS for part in made_of)):
+        sweep.remove("tree", final)
+    if not sweep.dry_run and not final.exists():
+        lock.unlink()
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(f"{final.name}.partial")
+
+
+def _read(marker: int) -> bytes:
+    return os.pread(marker, os.fstat(marker).st_size, 0)
+
+
+def _write(marker: int, content: bytes) -> None:
+    """Replace the marker's content at once."""
+    os.ftruncate(marker, 0)
+    os.pwrite(marker, content, 0)
 
 
 def remove_tree(path: Path) -> None:

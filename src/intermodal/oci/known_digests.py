@@ -33,5 +33,6 @@ def digest_of(path: Path, host: Host) -> tuple[Digest, int]:
         return Digest.parse(str(known["digest"])), before[1]
     digest, size_bytes = Digest.of_file(path)
     if identity(path) == before:
-        write_atomically(memory, json.dumps({"identity": before, "digest": str(digest)}).encode())
+        known = {"identity": before, "digest": str(digest)}
+        write_atomically(memory, json.dumps(known).encode(), host.temporary_dir)
     return digest, size_bytes

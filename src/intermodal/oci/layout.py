@@ -22,18 +22,23 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal.errors import StoreError, UnknownImageError
+from intermodal.host.files import failure, replace_file
+from intermodal.host.held import Sweep
 from intermodal.oci import reference as references
-from intermodal.oci.blob import BlobWriter, damaged, failure, write_file
+from intermodal.oci.blob import BlobWriter, damaged
 from intermodal.oci.canonical import canonical_json
 from intermodal.oci.descriptor import INDEX, Descriptor
 from intermodal.oci.digest import Digest
 from intermodal.oci.manifest import MAX_BYTES, index_bytes, parse_descriptor
+
+if TYPE_CHECKING:
+    from intermodal.oci.prune import PruneReport
 
 NAME = "org.opencontainers.image.ref.name"  # "digits:1.0.0"; absent on what a newer image replaced
 FORMER = "dev.intermodal.image.name"  # the name without tag, kept when the tag has moved on
@@ -48,14 +53,6 @@ class StoredImage(Struct, frozen=True):
     platforms: tuple[str, ...]
     layers: int
     former: str = ""  # "digits", of an image whose tag has moved on
-
-
-class PruneReport(Struct, frozen=True):
-    """What `prune` removed."""
-
-    blobs: int
-    bytes: int
-    images: tuple[Digest, ...]  # without a name, no longer listed
 
 
 class Store:
@@ -80,10 +77,8 @@ class Store:
                     folder.mkdir(parents=True, exist_ok=True)
                 with self._locked("index.lock", fcntl.LOCK_EX):
                     if not self._index.exists():
-                        write_file(self._index, index_bytes(()), self._temporary)
-                    write_file(
-                        self.root / "oci-layout", canonical_json({"imageLayoutVersion": "1.0.0"}), self._temporary
-                    )
+                        self._write(self._index, index_bytes(()))
+                    self._write(self.root / "oci-layout", canonical_json({"imageLayoutVersion": "1.0.0"}))
         except OSError as error:
             raise failure("cannot open the store", self.root, error) from error
         return self
@@ -244,15 +239,14 @@ class Store:
         """
         from intermodal.oci.prune import prune
 
-        return prune(self, keep, dry_run=dry_run)
+        return prune(self, keep, Sweep(dry_run=dry_run))
 
     # --- reports -------------------------------------------------------------------------------------------------
     def put_report(self, key: str, report: dict[str, Any]) -> None:
         """Remember a small document under any text; the last one wins."""
         path = self._report_path(key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, canonical_json({"key": key, "report": report}), self._temporary)
+            self._write(path, canonical_json({"key": key, "report": report}))
         except OSError as error:
             raise failure("cannot store a report", path, error) from error
 
@@ -328,9 +322,12 @@ class Store:
 
     def _write_index(self, listed: list[Descriptor]) -> None:
         try:
-            write_file(self._index, index_bytes(listed), self._temporary)
+            self._write(self._index, index_bytes(listed))
         except OSError as error:
             raise failure("cannot write the store's list of images", self._index, error) from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        replace_file(path, data, self._temporary, mode=0o644)
 
     def _report_path(self, key: str) -> Path:
         return self._reports / f"{Digest.of(key.encode()).hex}.json"

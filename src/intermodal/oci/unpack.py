@@ -57,6 +57,7 @@ def unpack_layer(store: Blobs, digest: Digest, diff_id: Digest, root: Path, *, l
         return folder_once(
             root / diff_id.hex,
             lambda folder: _unpack(store.path(digest), digest, diff_id, folder, limits),
+            (diff_id.hex,),
         )
     except OSError as error:
         raise StoreError(

@@ -187,7 +187,7 @@ def test_commented_defaults_of_init_are_the_schema_s(tmp_path: Path) -> None:
 def test_the_store_of_a_new_user(tmp_path: Path) -> None:
     assert "no images yet" in intermodal("images", home=tmp_path).out
     assert intermodal("images", "--json", home=tmp_path).json["images"] == []
-    assert intermodal("prune", "--json", home=tmp_path).json["freed_bytes"] == 0
+    assert intermodal("prune", "--json", home=tmp_path, cache=tmp_path / "cache").json["freed_bytes"] == 0
     unknown = intermodal("check", "nothing:1", home=tmp_path)
     assert unknown.code == 2
     assert "nothing:1" in unknown.err

@@ -118,8 +118,8 @@ def test_a_moved_tag_leaves_the_old_image_reachable_until_prune(store: Store) ->
     assert store.resolve(f"digits@{old.digest}").digest == old.digest
     assert [(i.name, i.former) for i in store.images()] == [("digits:1", ""), ("", "digits")]
     report = store.prune(dry_run=True)
-    assert report.images == (old.digest,) and report.blobs == 3 and store.has(old.digest)
-    assert store.prune(keep=[old.digest]).blobs == 0
+    assert report.images == (old.digest,) and report.count("blob") == 3 and store.has(old.digest)
+    assert store.prune(keep=[old.digest]).items == ()
     report = store.prune()
     assert report.images == (old.digest,) and not store.has(old.digest) and report.bytes > 0
     assert store.resolve("digits:1").digest == new.digest and store.config(new)["os"] == "linux"
@@ -141,7 +141,7 @@ def test_prune_keeps_shared_blobs_and_sweeps_what_killed_processes_left(store: S
     (store.root / "tmp" / "123-left").write_bytes(b"x" * 100)
     orphan, _ = store.put_bytes(b"nobody wants this")
     report = store.prune()
-    assert report.blobs == 2 and report.bytes == 117 and not store.has(orphan)
+    assert [item.kind for item in report.items] == ["temporary", "blob"] and report.bytes == 117 and not store.has(orphan)
     assert store.manifest(shared)["layers"]
 
 

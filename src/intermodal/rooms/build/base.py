@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from intermodal.errors import DuplicatePathError, HostError, PackageFileError, UnsafePathError
 from intermodal.events import Events
 from intermodal.host import Host
-from intermodal.oci.blob import failure
+from intermodal.host.files import failure
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import Digest
 from intermodal.oci.entry import Entry

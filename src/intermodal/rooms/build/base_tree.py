@@ -23,7 +23,7 @@ from types import TracebackType
 from msgspec import Struct
 
 from intermodal.errors import DuplicatePathError, UnsafePathError
-from intermodal.oci.blob import failure
+from intermodal.host.files import failure
 from intermodal.oci.tar_reader import Kind
 from intermodal.rooms.build.base_rules import is_pruned
 from intermodal.rooms.build.debs import Deb, DebEntry, link_text

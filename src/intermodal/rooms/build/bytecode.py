@@ -21,7 +21,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from intermodal.errors import EngineError, HostError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
+from intermodal.oci.folder_once import folders_in_use
 
 if TYPE_CHECKING:
     import subprocess
@@ -79,6 +80,7 @@ class Compiler:
     def __init__(self, rootfs: Callable[[], Path], python: str, host: Host, events: Events = SILENT) -> None:
         self._unpack = rootfs
         self._rootfs: Path | None = None
+        self._in_use = ExitStack()
         self._python = python
         self._host = host
         self._events = events
@@ -107,6 +109,7 @@ class Compiler:
                     _close(pipe)
         if self._pool is not None:
             self._pool.shutdown(wait=True)
+        self._in_use.close()
 
     def compile(self, items: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes | None]]:
         """Each path with the content of its .pyc, or with None where the source is not valid Python.
@@ -122,6 +125,7 @@ class Compiler:
             return
         with self._lock:
             if self._rootfs is None:
+                self._in_use.enter_context(folders_in_use(self._host.cache_dir))
                 self._rootfs = self._unpack()
         # an edit of the application is a file or two: threads would cost more than they save
         compiled = map(self._compile, listed) if len(listed) <= FEW else self._threads().map(self._compile, listed)

@@ -70,7 +70,7 @@ def plan_environment(
         who = identity(each, scheme, lock, platform, rules())
         layer_kind = kind if each.single or kind != "wheel" else "wheels"
         paths_file = host.cache_dir / "layers" / f"{layer_key(who)}.paths.json"
-        write = _Writer(each, scheme, lock, layer_kind, paths_file, events)
+        write = _Writer(each, scheme, lock, layer_kind, paths_file, host.temporary_dir, events)
         compiles = lock.policy.bytecode != "none"
         parts.append(Part(layer_kind, each.title, who, write, each.wheels, paths_file, compiles))
     return parts
@@ -89,7 +89,7 @@ def check_collisions(parts: Sequence[Part], host: Host, events: Events) -> None:
     from intermodal.rooms.build.wheels.layers import shared_paths
 
     shared_paths([_read_paths(part) for part in parts], events)
-    write_atomically(marker, b"{}")
+    write_atomically(marker, b"{}", host.temporary_dir)
 
 
 def _read_paths(part: Part) -> Mapping[str, Mapping[str, str]]:
@@ -103,12 +103,22 @@ def _read_paths(part: Part) -> Mapping[str, Mapping[str, str]]:
 class _Writer:
     """Writes the layer of one group; a value, so that it can be planned long before it is called."""
 
-    def __init__(self, which: Group, scheme: Scheme, lock: Lock, kind: str, paths_file: Path, events: Events) -> None:
+    def __init__(
+        self,
+        which: Group,
+        scheme: Scheme,
+        lock: Lock,
+        kind: str,
+        paths_file: Path,
+        temporary: Path,
+        events: Events,
+    ) -> None:
         self._group = which
         self._scheme = scheme
         self._lock = lock
         self._kind = kind
         self._paths_file = paths_file
+        self._temporary = temporary
         self._events = events
 
     def __call__(self, sink: BlobWriter, tools: Tools) -> LayerInfo:
@@ -123,7 +133,7 @@ class _Writer:
             compile_sources=tools.compile_sources,
             events=self._events,
         )
-        write_atomically(self._paths_file, json.dumps(paths).encode())
+        write_atomically(self._paths_file, json.dumps(paths).encode(), self._temporary)
         return replace(info, kind=self._kind)
 
     def _rules(self, name: str) -> PruneRules | None:

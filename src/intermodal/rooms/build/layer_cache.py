@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from intermodal.errors import InputError
 from intermodal.host import Host
-from intermodal.oci.blob import BlobWriter, failure, write_file
+from intermodal.host.files import write_atomically
+from intermodal.oci.blob import BlobWriter
 from intermodal.oci.canonical import canonical_json
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import Digest
@@ -85,8 +86,4 @@ def _remember(key: str, info: LayerInfo, host: Host) -> None:
         "title": info.title,
         "pruned_bytes": info.pruned_bytes,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / f"{key}.json", canonical_json(document), folder / "tmp")
-    except OSError as error:
-        raise failure("cannot write into the cache", folder, error) from error
+    write_atomically(folder / f"{key}.json", canonical_json(document), host.temporary_dir)

@@ -15,6 +15,7 @@ from intermodal.errors import CheckFailedError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
+from intermodal.oci.folder_once import folders_in_use
 from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import read_metadata
 from intermodal.rooms.check.probe import Client, await_ready, start_limit_s
@@ -37,7 +38,8 @@ def answers(
         EngineError: the engine cannot run containers here.
     """
     runnable = read_image(store, image)
-    settings = read_metadata(unpacked_layers(store, runnable, host, events)).settings
+    with folders_in_use(host.cache_dir):
+        settings = read_metadata(unpacked_layers(store, runnable, host, events)).settings
     limit_s = start_limit_s(sum(layer.size_bytes for layer in runnable.layers), host.cores)
     with engine.start(RunRequest(image, {ENV_START_CHECK: "off"}, events=events)) as container:
         with events.task("start the server") as task:

@@ -23,6 +23,7 @@ from intermodal.engine.interface import Container, Engine, RunRequest
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
+from intermodal.oci.folder_once import folders_in_use
 from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import Metadata, read_metadata
@@ -67,7 +68,8 @@ def check(
     """
     digest = store.manifest_for(image.descriptor, host.platform) if isinstance(image, Image) else image
     runnable = read_image(store, digest)
-    metadata = read_metadata(unpacked_layers(store, runnable, host, events))
+    with folders_in_use(host.cache_dir):
+        metadata = read_metadata(unpacked_layers(store, runnable, host, events))
     tolerance = metadata.settings.tolerance
     if project is not None:
         tolerance = Tolerance(project.check.rtol, project.check.atol)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +25,10 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from intermodal.errors import EngineError, RequirementError
+from intermodal.fetch import cache
 from intermodal.fetch.transfer import file_path
 from intermodal.host import Host
+from intermodal.host.held import scratch
 from intermodal.host.pip import without_credentials
 from intermodal.oci.digest import Digest
 from intermodal.rooms.lock.rows import WheelRow
@@ -99,8 +100,7 @@ def compile_lock(question: Question, host: Host) -> Resolution:
         RequirementError: unsatisfiable, unknown, or source only.
         IndexUnreachableError: an index did not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="intermodal-lock-") as name:
-        folder = Path(name)
+    with cache.storing(host.temporary_dir), scratch(host.temporary_dir) as folder:
         output = folder / "pylock.toml"
         if question.preferences:
             output.write_text(_preferences(question.preferences), "utf-8")
@@ -142,6 +142,8 @@ def _run(arguments: Sequence[str], question: Question, host: Host) -> subprocess
             timeout=TIMEOUT_S,
             check=False,
         )
+    except OSError as error:
+        raise EngineError("cannot start uv to resolve the requirements", found=f"{arguments[0]}: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise RequirementError(
             "resolving the requirements takes too long",
@@ -224,9 +226,9 @@ def dependencies_of(question: Question, resolution: Resolution, host: Host) -> d
     uv states this only in its other output form, so it is asked once more, with every version pinned.
     """
     pins = tuple(f"{name}=={version}" for name, version in resolution.versions.items())
-    with tempfile.TemporaryDirectory(prefix="intermodal-lock-") as name:
+    with cache.storing(host.temporary_dir), scratch(host.temporary_dir) as folder:
         pinned = replace(question, constraints=pins, preferences={})
-        arguments = [*_arguments(pinned, Path(name), host), "--annotation-style", "line", "--no-strip-extras"]
+        arguments = [*_arguments(pinned, folder, host), "--annotation-style", "line", "--no-strip-extras"]
         done = _run([item for item in arguments if item != "--generate-hashes"], pinned, host)
     found: dict[str, list[str]] = {name: [] for name in resolution.versions}
     for line in done.stdout.splitlines():

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from intermodal.errors import DownloadError
 from intermodal.fetch import cache
+from intermodal.host.held import Sweep, new_file
 from intermodal.oci.digest import Digest
 
 FORMAT = 1
@@ -128,9 +129,10 @@ def store(data: bytes, name: str, path: Path) -> None:
         DownloadError: it does not decompress, or grows beyond 512 MiB.
         StoreError: the disk is full or the cache cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     with cache.storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        Sweep(dry_run=False).abandoned("temporary", path.parent, prefix := f".{path.name}.")
+        handle, temporary = new_file(path.parent, prefix)
         try:
             database = sqlite3.connect(temporary)
             try:
@@ -139,9 +141,13 @@ def store(data: bytes, name: str, path: Path) -> None:
                 raise OSError(28, str(error)) from error
             finally:
                 database.close()
-            temporary.replace(path)
+            os.fsync(handle)
+            Path(temporary).rename(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
         finally:
-            temporary.unlink(missing_ok=True)
+            os.close(handle)
 
 
 def _fill(database: sqlite3.Connection, paragraphs: Iterator[bytes]) -> None:
