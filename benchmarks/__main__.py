@@ -1,4 +1,4 @@
-"""`./dev bench [NAME …]`: run benchmarks by name, all of them by default, and print their tables."""
+"""`./dev bench [NAME [options]]`: run one benchmark, or all of them with their defaults, and print their tables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ NAMES = ("build",)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named benchmarks."""
-    chosen = [name for name in arguments if not name.startswith("-")] or list(NAMES)
-    if unknown := [name for name in chosen if name not in NAMES]:
-        print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
+    """Run the named benchmark with the options behind its name."""
+    if arguments and arguments[0] not in NAMES:
+        print(f"no benchmark named {arguments[0]}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
-    for name in chosen:
-        importlib.import_module(f"benchmarks.{name}").main()
+    for name in arguments[:1] or NAMES:
+        importlib.import_module(f"benchmarks.{name}").main(arguments[1:])
     return 0
 
 
