@@ -26,6 +26,7 @@ from intermodal.oci.layout import Store
 if TYPE_CHECKING:
     from intermodal.engine.load import LoadReport
     from intermodal.golden.record import Replay
+    from intermodal.oci.validate import Validation
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
     from intermodal.rooms.inspect.card import ModelCard
@@ -74,6 +75,13 @@ def open_store(host: Host) -> Store:
     store = Store(host.data_dir / "store")
     store.open_or_create()
     return store
+
+
+def validate(*, host: Host, events: Events = SILENT) -> Validation:
+    """Everything that is wrong with the local store, recomputed; makes none where there is none."""
+    from intermodal.oci.validate import validate_store
+
+    return validate_store(Store(host.data_dir / "store"), events)
 
 
 def load(
