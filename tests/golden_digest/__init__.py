@@ -1,0 +1,1 @@
+"""A frozen project whose image's digest is written down; `python -m tests.golden_digest` builds and compares it."""

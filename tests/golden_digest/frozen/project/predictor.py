@@ -1,0 +1,5 @@
+"""The application of the frozen project."""
+
+
+class Predictor:
+    """Is stored, never run."""
