@@ -72,7 +72,7 @@ class Store:
             StoreError: the folder cannot be made, or holds something that is no image layout.
         """
         try:
-            if not (self.root / "oci-layout").exists():
+            if not (self.root / "oci-layout").exists() or not self._index.exists():
                 for folder in (self.blobs, self._temporary, self._reports):
                     folder.mkdir(parents=True, exist_ok=True)
                 with self._locked("index.lock", fcntl.LOCK_EX):

@@ -98,13 +98,14 @@ def _reached(store: Store, roots: list[Descriptor]) -> tuple[set[Digest], set[st
             return
         document = store.document(item)
         if item.media_type == CONFIG and isinstance(found := document.get("rootfs"), dict):
-            diff_ids.update(str(one).removeprefix("sha256:") for one in found.get("diff_ids") or ())
+            named = found.get("diff_ids")
+            diff_ids.update(str(one).removeprefix("sha256:") for one in (named if isinstance(named, list) else ()))
         _each(document, depth)
 
     def _each(value: Any, depth: int) -> None:
         if isinstance(value, dict):
             if "digest" in value and "mediaType" in value and "size" in value:
-                with suppress(InputError):
+                with suppress(InputError, TypeError, ValueError, OverflowError):  # no descriptor
                     walk(
                         Descriptor(str(value["mediaType"]), Digest.parse(str(value["digest"])), int(value["size"])),
                         depth + 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.cli import intermodal
 
+from intermodal.errors import StoreError
 from intermodal.events import Events, Task
 from intermodal.oci.config import config_bytes
 from intermodal.oci.descriptor import CONFIG, INDEX, LAYER_GZIP, MANIFEST, Descriptor, LayerInfo
@@ -21,7 +23,7 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.entry import Entry
 from intermodal.oci.layer import write_layer
 from intermodal.oci.layout import NAME, Store
-from intermodal.oci.manifest import index_bytes, layer_descriptor, manifest_bytes
+from intermodal.oci.manifest import MAX_BYTES, index_bytes, layer_descriptor, manifest_bytes
 from intermodal.oci.measure import measure
 from intermodal.oci.validate import validate_store
 
@@ -202,6 +204,10 @@ WAYS: dict[str, tuple[Callable[[Built], object], tuple[str, ...]]] = {
         lambda b: b.listing(lambda d: d["manifests"].append(d["manifests"][0])),
         ("index.json: 2 images are called demo:1",),
     ),
+    "index.json of another version": (
+        lambda b: b.listing(lambda d: d.update(schemaVersion=3)),
+        ("index.json: its media type or schema version is wrong",),
+    ),
     "oci-layout missing": (lambda b: (b.store.root / "oci-layout").unlink(), ("oci-layout: No such file",)),
     "oci-layout of another version": (
         lambda b: (b.store.root / "oci-layout").write_text('{"imageLayoutVersion": "9"}'),
@@ -269,6 +275,32 @@ def test_an_index_must_hold_manifests(built: Built) -> None:
     assert any("media type or schema version is wrong (nested:1)" in fault for fault in built.faults())
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schemaVersion": 1}, "its media type or schema version is wrong (both:1)"),
+        ({"layers": []}, "it is an index and a manifest (both:1)"),
+        ({"mediaType": MANIFEST}, "its media type or schema version is wrong (both:1)"),
+    ],
+)
+def test_an_index_that_is_none(built: Built, change: dict[str, object], words: str) -> None:
+    document = json.loads(index_bytes([built.manifest])) | change
+    built.store.tag("both:1", Descriptor(INDEX, *built.store.put_bytes(json.dumps(document).encode())))
+    assert any(words in fault for fault in built.faults())
+
+
+def test_a_document_that_is_too_large(built: Built) -> None:
+    built.store.tag("large:1", Descriptor(MANIFEST, *built.store.put_bytes(b" " * (MAX_BYTES + 1))))
+    assert any("are too many for a document (large:1)" in fault for fault in built.faults())
+
+
+def test_a_list_that_was_moved_away_is_made_anew(built: Built) -> None:
+    (built.store.root / "index.json").unlink()
+    assert built.faults() == ["index.json: No such file or directory"]
+    built.store.open_or_create().tag("demo:1", built.manifest)
+    assert built.faults() == []
+
+
 def test_a_layer_beyond_all_bounds_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb"
     piece = gzip.compress(bytes(64 << 20), 9)
@@ -285,8 +317,6 @@ def test_progress_counts_every_byte_once(built: Built) -> None:
         total = None
 
         def task(self, label: str, *, total: int | None = None, unit: str = "items") -> Any:
-            from contextlib import nullcontext
-
             self.total = total
             return nullcontext(self)
 
@@ -331,6 +361,8 @@ def test_whatever_lies_there_the_validator_answers(
     {"config": built.with_config, "manifest": built.with_manifest, "list": built.listing}[which](spoil)
     for fault in validate_store(built.store).faults:
         assert str(fault).isprintable()
+    with suppress(StoreError):
+        built.store.prune()
 
 
 def test_the_command_tells_and_exits(tmp_path: Path) -> None:
