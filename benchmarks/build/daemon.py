@@ -133,7 +133,7 @@ def daemon() -> Iterator[Daemon]:
         (places / "docker").symlink_to(client)
         variables["PATH"] = f"{places}:{os.environ['PATH']}"
         found = Daemon(places / "docker", variables, process)
-        found.run("import", "--change", "ENV PATH=/usr/bin:/bin", workshop.slim_base(), "bench-slim")
+        found.run("import", "--change", "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", workshop.slim_base(), "bench-slim")
         _import_folder(found, "bench-wheels", workshop.wheels())
         _import_folder(found, "bench-uv", workshop.environment("uv", "uv==0.13.9"), only="uv")
         yield found

@@ -1,8 +1,8 @@
 """Wheels to layers, alone: `python -m benchmarks.build.splice MODE WHEELS OUT` prints CPU seconds and bytes as JSON.
 
 MODE `splice`: every wheel of scikit-learn, pandas and onnxruntime verified, pruned and written into a store, without
-byte code. MODE `zlib`: the tars of those layers compressed again by zlib at level 6, both digests computed, as a builder
-that unpacks wheels would have to. CPU is that of the work; the start of the interpreter is not in it.
+byte code. MODE `zlib`: the tars of those layers compressed again by zlib at level 6, both digests computed, as a
+builder that unpacks wheels would have to. CPU is that of the work; the start of the interpreter is not in it.
 """
 
 from __future__ import annotations
