@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -27,16 +28,35 @@ def damaged(digest: Digest, path: Path) -> StoreError:
     )
 
 
-class BlobWriter:
+class Hashed:
+    """A sink that knows the digest and the size of what went through it."""
+
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
+        self._write = write
+        self._hasher = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take all of `data`."""
+        self._hasher.update(data)
+        self.size_bytes += len(data)
+        self._write(data)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of everything so far."""
+        return Digest(self._hasher.hexdigest())
+
+
+class BlobWriter(Hashed):
     """Bytes on their way into the store; without `commit` the `with` block leaves nothing behind."""
 
     def __init__(self, folder: Path, temporary: Path) -> None:
+        super().__init__(self._append)
         self._folder = folder
         self._temporary = temporary
-        self._hasher = hashlib.sha256()
         self._stream: BinaryIO | None = None
         self._name = ""
-        self.size_bytes = 0
 
     def __enter__(self) -> BlobWriter:
         try:
@@ -53,15 +73,8 @@ class BlobWriter:
         if self._stream is not None:
             self._drop()
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Take all of `data`.
-
-        Raises:
-            StoreError: the disk is full, or the like; nothing remains.
-        """
+    def _append(self, data: bytes | memoryview) -> None:
         assert self._stream is not None, "used outside its with block"
-        self._hasher.update(data)
-        self.size_bytes += len(data)
         try:
             self._stream.write(data)
         except OSError as error:
@@ -74,7 +87,7 @@ class BlobWriter:
             StoreError: the bytes are not `expected`, or cannot be written out.
         """
         assert self._stream is not None, "used outside its with block"
-        digest = Digest(self._hasher.hexdigest())
+        digest = self.digest
         if expected is not None and digest != expected:
             raise StoreError("cannot store these bytes", found=f"they are {digest}, not {expected}")
         try:

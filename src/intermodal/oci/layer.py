@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from intermodal.errors import DuplicatePathError, IntermodalError, UnsafePathError
 from intermodal.oci import member, tarheader
+from intermodal.oci.blob import Hashed
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 from intermodal.oci.entry import Deflated, Entry, check_path
@@ -79,10 +80,9 @@ class LayerWriter:
     """One layer being written: any number of `splice` and `pack`, then `finish`."""
 
     def __init__(self, sink: Sink, *, pool: Executor | None = None) -> None:
-        self._sink = sink
+        self._sink = sink if isinstance(sink, Hashed) else Hashed(sink.write)  # hash what is stored only once
+        assert not self._sink.size_bytes, "a layer is everything that its sink takes"
         self._pool = pool
-        self._stored = hashlib.sha256()
-        self._stored_bytes = 0
         self._tar = hashlib.sha256()
         self._tar_bytes = 0
         self._known: dict[str, Entry] = {}
@@ -154,9 +154,9 @@ class LayerWriter:
         self._flush_piece()
         self._flush_out()
         return LayerInfo(
-            digest=Digest(self._stored.hexdigest()),
+            digest=self._sink.digest,
             diff_id=Digest(self._tar.hexdigest()),
-            size_bytes=self._stored_bytes,
+            size_bytes=self._sink.size_bytes,
             tar_bytes=self._tar_bytes,
         )
 
@@ -204,15 +204,18 @@ class LayerWriter:
         )
 
     def _write(self, data: bytes | memoryview) -> None:
+        if len(data) >= _OUT_BYTES:
+            self._flush_out()
+            self._sink.write(data)
+            return
         self._out += data  # thousands of small members: hash and write them together
         if len(self._out) >= _OUT_BYTES:
             self._flush_out()
 
     def _flush_out(self) -> None:
-        self._stored.update(self._out)
-        self._stored_bytes += len(self._out)
-        self._sink.write(bytes(self._out))
-        self._out.clear()
+        if self._out:
+            self._sink.write(bytes(self._out))
+            self._out.clear()
 
     def _count(self, data: bytes) -> None:
         self._tar.update(data)
