@@ -12,8 +12,8 @@ from typing import cast
 from intermodal.errors import PackageFileError
 from intermodal.oci.entry import Deflated
 
-_READ_BYTES = 256 << 10
-_PIECE_BYTES = 4 << 20
+_READ_BYTES = 64 << 10
+_PIECE_BYTES = 1 << 20  # stays in the cache while it is hashed
 
 
 def begins_with(stream: Deflated, path: str, prefix: bytes) -> bool:
