@@ -63,9 +63,12 @@ def inflate(stream: Deflated, path: str) -> Iterator[bytes]:
         while start < len(raw) and not inflater.eof:
             data: bytes | memoryview = raw[start : start + _READ_BYTES]
             start += len(data)
-            while data and not inflater.eof:
-                chunk = inflater.decompress(data, min(left, _PIECE_BYTES) + 1)
+            held = True  # plain bytes may wait inside although all input is taken: a full piece is never the last one
+            while (data or held) and not inflater.eof:
+                room = min(left, _PIECE_BYTES) + 1
+                chunk = inflater.decompress(data, room)
                 data = inflater.unconsumed_tail
+                held = len(chunk) == room
                 left -= len(chunk)
                 if left < 0:
                     raise broken(stream, path, f"it is longer than the {stream.size_bytes} bytes it announces")
