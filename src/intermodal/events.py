@@ -40,6 +40,9 @@ class Events:
     def notice(self, message: str) -> None:
         """Tell something worth knowing."""
 
+    def output(self, line: str) -> None:
+        """Pass on a line that the program being run wrote itself; it may hold anything."""
+
     def warning(self, message: str) -> None:
         """Tell something worth acting on; also ends up in the result's `warnings`."""
 

@@ -54,6 +54,8 @@ if sys.argv[1:] == ["health"]:
 if os.environ.get("FAIL"):
     print("cannot go on:", os.environ["FAIL"], file=sys.stderr)
     sys.exit(7)
+if os.environ.get("SAY"):
+    print(os.environ["SAY"], flush=True)
 if os.environ.get("STUBBORN"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
@@ -100,7 +102,7 @@ def tiny_image(
 
 @functools.cache
 def _base() -> tuple[bytes, bytes]:
-    return _packed(_python_files())
+    return _packed(python_files())
 
 
 def _packed(files: Mapping[str, bytes]) -> tuple[bytes, bytes]:
@@ -114,13 +116,13 @@ def _add(store: Store, tar: bytes, data: bytes, kind: str) -> LayerInfo:
     return LayerInfo(digest, Digest.of(tar), size_bytes, len(tar), kind)
 
 
-def _python_files() -> dict[str, bytes]:
+def python_files(modules: str = MODULES, *, whole: bool = True) -> dict[str, bytes]:
     """This interpreter under /usr, with the modules that the service and the probe need and the libraries they need."""
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     program = Path(sys.executable).resolve()
     listing = subprocess.run(
         [program, "-I", "-S", "-c",
-         f"import {MODULES}, sys, json, os, encodings.utf_8, encodings.ascii, encodings.latin_1\n"
+         f"import {modules}, sys, json, os, encodings.utf_8, encodings.ascii, encodings.latin_1\n"
          "print(json.dumps([m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)]"
          " + [os.__file__]))"],
         capture_output=True, check=True,
@@ -132,7 +134,7 @@ def _python_files() -> dict[str, bytes]:
         files[f"/usr/lib/python{VERSION}/{path.relative_to(stdlib)}"] = path.read_bytes()
         if path.suffix == ".so":
             binaries.append(path)
-    for path in (*(stdlib / "importlib").rglob("*.py"), *stdlib.glob("*.py")):
+    for path in () if not whole else (*(stdlib / "importlib").rglob("*.py"), *stdlib.glob("*.py")):
         files[f"/usr/lib/python{VERSION}/{path.relative_to(stdlib)}"] = path.read_bytes()
     for binary in binaries:
         for wanted, found in _libraries(binary):

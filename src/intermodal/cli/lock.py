@@ -33,7 +33,9 @@ EVERYTHING = ""  # what --upgrade means without a name
 )
 @click.option("--no-urls", is_flag=True, help="Leave addresses out of the lock: the form that is committed.")
 @lock_option
-def command(session: Session, path: Path, lock_file: Path | None, check: bool, upgrade: tuple[str, ...], no_urls: bool) -> Output:
+def command(
+    session: Session, path: Path, check: bool, upgrade: tuple[str, ...], no_urls: bool, lock_file: Path | None
+) -> Output:
     """Write down everything the image will hold, by hash.
 
     Resolves the environment for the image's Python and platform, and the base from signed Debian packages, into
@@ -45,7 +47,13 @@ def command(session: Session, path: Path, lock_file: Path | None, check: bool, u
 
     chosen = None if not upgrade else tuple(name for name in upgrade if name != EVERYTHING)
     outcome = pipeline.lock(
-        path, host=session.host, events=session.events, check=check, upgrade=chosen, no_urls=no_urls, lock_file=lock_file
+        path,
+        host=session.host,
+        events=session.events,
+        check=check,
+        upgrade=chosen,
+        no_urls=no_urls,
+        lock_file=lock_file,
     )
     lock = outcome.lock
     document: dict[str, object] = {

@@ -74,6 +74,11 @@ class Terminal(Events):
         """A line that begins with "warning:"."""
         self._tell("warning", message)
 
+    def output(self, line: str) -> None:
+        """The line as it is, less what would steer the terminal."""
+        if not self._quiet:
+            self._line("".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line))
+
     def close(self) -> None:
         """Take the bars away; safe to call twice."""
         with self._lock:

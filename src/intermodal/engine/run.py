@@ -1,7 +1,7 @@
 """Serve an image in the foreground: what `intermodal run` does.
 
 Takes an image and a port; hands back an exit status. SIGTERM and Ctrl-C let the server finish what it has, then all
-is gone. Nothing is printed: what people should see goes to `events`.
+is gone. Nothing is printed: what people should see goes to `events`, the server's own log lines among it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from intermodal.oci.image import Image
 _POLL_S = 0.1
 _GRACE_S = 40.0  # longer than any sensible drain_s plus one request
 _LAST_LINES = 15
+_OVERLAP = 4096
+_ASK_S = 1.0  # between two questions to an engine for what its container wrote
 
 
 class _Stop(Exception):
@@ -43,9 +45,11 @@ def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with engine.start(RunRequest(digest, port=port, events=events)) as container:
+            log = Log(container, events, every_s=0 if engine.name == "sandbox" else _ASK_S)
             try:
-                _await_ready(container, events)
+                _await_ready(container, events, log)
                 while container.poll() is None:
+                    log.pass_on()
                     time.sleep(_POLL_S)
             except _Stop:
                 events.notice("finishing what is under way; once more ends it at once")
@@ -53,6 +57,7 @@ def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -
                     container.stop(_GRACE_S)
                 except _Stop:
                     container.stop(0)
+                log.pass_on(last=True)
                 return 0
             raise _ended(container)
     except _Stop:  # before there was a container, or while it was being removed
@@ -62,12 +67,48 @@ def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -
             signal.signal(number, handler)
 
 
+class Log:
+    """What a container writes, handed on line by line; engines keep only the end of it."""
+
+    def __init__(self, container: Container, events: Events, *, every_s: float) -> None:
+        self._container, self._events, self._every_s = container, events, every_s
+        self._asked_s = time.monotonic()
+        self._seen = ""
+
+    def pass_on(self, *, last: bool = False) -> None:
+        """Hand on every whole line that is new, unless it was asked less than `every_s` ago."""
+        if not last and time.monotonic() - self._asked_s < self._every_s:
+            return
+        self._asked_s = time.monotonic()
+        now = self._container.logs()
+        now = now[: now.rfind("\n") + 1]
+        new = unseen(self._seen, now)
+        self._seen = now[: len(now) - len(new)]
+        for line in new.split("\n")[:-1]:
+            self._seen += f"{line}\n"  # first, because a signal may arrive in between
+            self._events.output(line.rstrip("\r"))
+
+
+def unseen(before: str, now: str) -> str:
+    """What `now` has beyond `before`, when both are the ends of one growing text; all of it when they do not meet.
+
+    >>> unseen("first second ", "second third ")
+    'third '
+    """
+    if now.startswith(before):
+        return now[len(before) :]
+    tail = before[-_OVERLAP:]
+    while tail and tail not in now:  # what scrolled out of `now` cannot be found in it
+        tail = tail.partition("\n")[2]
+    return now.rpartition(tail)[2] if tail else now
+
+
 def _stop(*_: object) -> None:
     """Leave whatever waits."""
     raise _Stop
 
 
-def _await_ready(container: Container, events: Events) -> None:
+def _await_ready(container: Container, events: Events, log: Log) -> None:
     """Wait until the server answers that it is ready, then tell the address."""
     from http.client import HTTPException
 
@@ -76,6 +117,7 @@ def _await_ready(container: Container, events: Events) -> None:
     started_s = time.monotonic()
     with events.task("start the server"):
         while True:
+            log.pass_on()
             if container.poll() is not None:
                 raise _ended(container)
             try:

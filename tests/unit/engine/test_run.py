@@ -18,7 +18,7 @@ from support.tiny_image import tiny_image
 from intermodal.engine import get_engine
 from intermodal.engine.container import LocalContainer
 from intermodal.engine.interface import RunRequest
-from intermodal.engine.run import serve
+from intermodal.engine.run import serve, unseen
 from intermodal.engine.sandbox import SandboxEngine
 from intermodal.errors import EngineError, InputError
 from intermodal.events import Events
@@ -111,6 +111,41 @@ def test_server_that_ends_by_itself_is_quoted(ground: tuple[SandboxEngine, Diges
         serve(image, engine=With(engine, FAIL="no such column"), port=0, events=Events())
     assert "exit status 7" in caught.value.found
     assert any("no such column" in line for line in caught.value.found)
+
+
+class Lines(Events):
+    """Ends the server after its first line."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def output(self, line: str) -> None:
+        self.lines.append(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_the_server_writes_is_passed_on(ground: tuple[SandboxEngine, Digest]) -> None:
+    engine, image = ground
+    listener = Lines()
+    with handlers_restored():
+        assert serve(image, engine=With(engine, SAY="ready or not"), port=0, events=listener) == 0
+    assert listener.lines[0] == "ready or not"
+    assert len(set(listener.lines)) == len(listener.lines)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "new"),
+    [
+        ("", "a\n", "a\n"),
+        ("a\n", "a\nb\n", "b\n"),
+        ("a\nb\n", "b\nc\n", "c\n"),
+        ("a\nb\n", "b\nb\nc\n", "c\n"),
+        ("a\n", "x\ny\n", "x\ny\n"),
+        ("a\n", "a\n", ""),
+    ],
+)
+def test_only_what_is_new_is_passed_on(before: str, now: str, new: str) -> None:
+    assert unseen(before, now) == new
 
 
 def test_unknown_engine_is_named(ground: tuple[SandboxEngine, Digest], tmp_path: Path) -> None:
