@@ -34,7 +34,7 @@ SECTIONS = {
         "record": "Run the model on inputs and write golden cases.",
     },
     "The local store": {
-        "images": "List the images of the local store.",
+        "images": "List the images of the local store, or recompute everything it claims.",
         "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
         "prune": "Delete what no image of the local store needs.",
     },
