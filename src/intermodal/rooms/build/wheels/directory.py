@@ -31,7 +31,6 @@ _FULL = 0xFFFFFFFF
 _ENCRYPTED = 0x2041  # encrypted, strongly encrypted, masked directory
 _LATER = 0x0008  # sizes follow the data: the local header may hold zeros
 _UTF8 = 0x0800
-_UNIX = 3
 _NEXT = "take another version or another index; if it is still so, its publisher has to repair it"
 
 
@@ -56,7 +55,6 @@ class _Row(Struct, frozen=True):
     packed: int
     plain: int
     start: int
-    system: int
     external: int
 
 
@@ -159,7 +157,7 @@ def _find64(view: memoryview, end: int, source: str) -> tuple[int, int, int]:
 
 def _row(view: memoryview, position: int, source: str) -> tuple[_Row, int]:
     """The row at `position`, and where the next one starts."""
-    signature, _, system, _, flags, method, _, _, crc, packed, plain, n, x, c, disk, _, external, start = (
+    signature, _, _, _, flags, method, _, _, crc, packed, plain, n, x, c, disk, _, external, start = (
         _CENTRAL.unpack_from(view, position)
     )
     if signature != b"PK\1\2" or disk:
@@ -171,7 +169,7 @@ def _row(view: memoryview, position: int, source: str) -> tuple[_Row, int]:
         plain = next(wide, plain) if plain == _FULL else plain
         packed = next(wide, packed) if packed == _FULL else packed
         start = next(wide, start) if start == _FULL else start
-    return _Row(name, flags, method, crc, packed, plain, start, system, external), position + n + x + c
+    return _Row(name, flags, method, crc, packed, plain, start, external), position + n + x + c
 
 
 def _wide(extra: memoryview) -> list[int]:
@@ -229,7 +227,7 @@ def _slot(raw: memoryview, row: _Row, name: str, source: str) -> Slot:
         raise refused(source, f"{name} is compressed by method {row.method}; only 0 and 8 are accepted")
     if row.method == STORED and row.packed != row.plain:
         raise refused(source, f"{name}: its two sizes disagree")
-    mode = row.external >> 16 if row.system == _UNIX else 0
+    mode = row.external >> 16  # tools on Windows write one as well, and pip takes it from any of them
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise refused(source, f"{name} is no plain file")
-    return Slot(name, raw, row.method, row.crc32, row.plain, bool(mode & 0o111))
+    return Slot(name, raw, row.method, row.crc32, row.plain, stat.S_ISREG(mode) and bool(mode & 0o111))

@@ -5,7 +5,8 @@ Takes an open `Wheel` and a `Scheme`, hands on `Installed`.
 Rules, in order:
 1. Files lie below site-packages; those of `NAME.data/{purelib,platlib,scripts,data,headers}` go to their own places.
 2. Scripts get the interpreter of their environment in `#!python` lines and are executable; console and gui scripts are
-   made from entry_points.txt. A name there that is no plain file name is refused.
+   made from entry_points.txt. A name there that is no plain file name is refused. Where a wheel brings a script for
+   the name of an entry point as well, older tools made it for that; the entry point counts, as it does for pip.
 3. A .pth file may run code, as the specification has it, but may not add folders outside site-packages.
 4. INSTALLER says "intermodal"; RECORD lists what was really laid down, byte code excepted (its owner is the source's).
    Signatures of RECORD, REQUESTED, direct_url.json and byte code that came along are left out.
@@ -82,9 +83,10 @@ def install(wheel: Wheel, scheme: Scheme, rules: PruneRules | None) -> Installed
         (done.spliced if splice else done.packed).append(entry)
         rows.append((scheme.relative(entry.path), promise))
 
+    generated = dict(_generated(wheel, scheme))
     for member in wheel.members.values():
         path, script = _place(wheel, member, scheme)
-        if not path:
+        if not path or (script and _of_entry_point(path) in generated):
             continue
         if rules is not None and _is_pruned(path, wheel, scheme, rules):
             done.pruned_bytes += member.slot.size_bytes
@@ -96,7 +98,7 @@ def install(wheel: Wheel, scheme: Scheme, rules: PruneRules | None) -> Installed
             continue
         assert member.promise is not None, "only RECORD and its signatures have none, and they are replaced"
         add(_entry(path, member, script, scheme), member.promise, splice=member.deflated or not member.slot.size_bytes)
-    for path, data in _generated(wheel, scheme):
+    for path, data in generated.items():
         add(Entry.file(path, data, executable=True), _promise(data), splice=False)
     info = f"{scheme.site}/{wheel.dist_info}"
     add(Entry.file(f"{info}/INSTALLER", INSTALLER), _promise(INSTALLER), splice=False)
@@ -191,6 +193,11 @@ def _generated(wheel: Wheel, scheme: Scheme) -> Iterator[tuple[str, bytes]]:
                 attribute=attribute,
             )
             yield f"{scheme.prefix}/bin/{name}", script.encode()
+
+
+def _of_entry_point(path: str) -> str:
+    """The script that older tools would have made this one for; on Windows they made two of other names."""
+    return path.removesuffix(".exe") if path.endswith(".exe") else path.removesuffix("-script.py")
 
 
 def _promise(data: bytes) -> Promise:
