@@ -53,9 +53,9 @@ def contradictions(lock: Lock, card: ModelCard) -> None:
     Raises:
         ContradictionError: the first version that differs, or a distribution that is not in the lock at all.
     """
-    locked = {package.name: package.version for package in lock.packages}
+    locked = {inputs.build_of(package.name): package.version for package in lock.packages}
     for name, evidence in sorted(card.versions.items()):
-        version = locked.get(normalise(name))
+        version = locked.get(inputs.build_of(normalise(name)))
         if version is not None and agrees(evidence, version):
             continue
         requirement = inputs.pin(name, evidence)

@@ -3,7 +3,8 @@
 Takes a model card and a project; hands on values that `resolve` works on and `drift` compares. No I/O.
 
 Rules, in order:
-1. A requirement of the project is never changed: a distribution it names is not pinned a second time.
+1. A requirement of the project is never changed: a distribution it names is not pinned a second time, nor is another
+   build of it that is imported by the same name (xgboost-cpu is an xgboost).
 2. What the artifact says about itself pins the rest: exactly where the stamp is exact, else by the version's prefix.
 3. What the artifact needs without saying a version is added unpinned.
 4. The Python is the project's, else the artifact's, else that of training golden cases, else the base's.
@@ -24,6 +25,16 @@ from intermodal.rooms.inspect.card import Evidence, ModelCard
 from intermodal.rooms.lock.debian.suites import Suite, check_python
 from intermodal.rooms.lock.rows import Policy
 
+# Other builds of a distribution, with the same modules: an environment can hold one of them only.
+_BUILDS = {
+    "xgboost-cpu": "xgboost",
+    "onnxruntime-gpu": "onnxruntime",
+    "onnxruntime-openvino": "onnxruntime",
+    "opencv-python": "opencv-python-headless",
+    "opencv-contrib-python": "opencv-python-headless",
+    "opencv-contrib-python-headless": "opencv-python-headless",
+    "tensorflow-cpu": "tensorflow",
+}
 _NAME = re.compile(r"^\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
 
 
@@ -40,6 +51,15 @@ def requirement_name(line: str) -> str:
     if match is None:
         raise RequirementError(f"not a requirement: {line[:80]!r}", next='write it as "name==version"')
     return normalise(match[1])
+
+
+def build_of(name: str) -> str:
+    """The distribution that a normalised name is a build of; itself for most.
+
+    >>> build_of("xgboost-cpu"), build_of("numpy")
+    ('xgboost', 'numpy')
+    """
+    return _BUILDS.get(name, name)
 
 
 def pin(name: str, evidence: Evidence) -> str:
@@ -64,7 +84,7 @@ def pin(name: str, evidence: Evidence) -> str:
 
 def effective_requirements(card: ModelCard, project: Project) -> tuple[str, ...]:
     """The project's requirements, followed by those that the artifact itself implies, sorted."""
-    named = {requirement_name(line) for line in project.requirements}
+    named = {build_of(requirement_name(line)) for line in project.requirements}
     derived = [pin(name, evidence) for name, evidence in card.versions.items() if normalise(name) not in named]
     pinned = named | {normalise(name) for name in card.versions}
     derived += [name for name in dict.fromkeys(card.requires) if normalise(name) not in pinned]
