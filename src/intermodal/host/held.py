@@ -34,8 +34,12 @@ def new_file(folder: Path | str, prefix: str = "", *, mode: int = 0o600) -> tupl
     while True:
         name = f"{folder}/{prefix}{os.urandom(8).hex()}{SUFFIX}"
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        if _hold(handle, name):
-            return handle, name
+        try:
+            if _hold(handle, name):
+                return handle, name
+        except BaseException:  # a file system without locks, for example
+            os.unlink(name)  # noqa: PTH108
+            raise
 
 
 @contextmanager
@@ -49,9 +53,15 @@ def scratch(folder: Path) -> Iterator[Path]:
     while True:
         name = folder / f"{os.urandom(8).hex()}{SUFFIX}"
         name.mkdir(mode=0o700)
-        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if _hold(handle, name):
-            break
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if _hold(handle, name):
+                break
+        except FileNotFoundError:
+            continue  # swept between the two calls
+        except BaseException:
+            name.rmdir()
+            raise
     import shutil
 
     try:
