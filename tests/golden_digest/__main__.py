@@ -25,7 +25,16 @@ def main() -> int:
     parser.add_argument("--regenerate", action="store_true")
     parser.add_argument("--freeze", action="store_true")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--shuffle", type=int, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
+    if wanted.runs:
+        return _many(wanted.runs)
+    if wanted.shuffle is not None:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from support.as_if import shuffle_listings
+
+        shuffle_listings(wanted.shuffle)
     if wanted.freeze:
         from .freeze import freeze
 
@@ -39,6 +48,14 @@ def main() -> int:
         return 0
     print(told or f"{now.digest} as recorded, on Python {platform.python_version()}, {platform.machine()}")
     return 1 if told else 0
+
+
+def _many(runs: int) -> int:
+    from .campaign import campaign
+
+    failures = list(campaign(runs))
+    print("\n".join([*failures, f"{runs} runs, {runs - len(failures)} gave the recorded digest"]))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

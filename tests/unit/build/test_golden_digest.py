@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from golden_digest import campaign
 from golden_digest.project import FROZEN, listing
 from golden_digest.recorded import RECORD, explain, parse, text
 
@@ -39,12 +40,18 @@ def test_the_record_is_what_the_command_writes(recorded: ImageListing, tmp_path:
     assert len(titles) == 10 and titles[0].startswith("Debian bookworm") and "golden-big 1.0" in titles
 
 
-def test_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.golden_digest"], cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "as recorded" in done.stdout
+@pytest.mark.parametrize(("arguments", "said"), [((), "as recorded"), (("--runs", "3"), "3 runs, 3 gave")])
+def test_the_command(arguments: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, "-m", "tests.golden_digest", *arguments]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert said in done.stdout
+
+
+def test_a_run_that_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "CHECKOUT", Path("/"))  # where there is no such module
+    (told,) = campaign.campaign(1)
+    assert told.startswith("run 0 (--cores ")
 
 
 def test_another_time_in_every_header(recorded: ImageListing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
