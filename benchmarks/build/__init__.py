@@ -1,4 +1,4 @@
-"""The builder's figures: `./dev bench build [--runs N] [--cold N] [--only a,b] [--no-peers] [--markdown]`.
+"""The builder's figures: `./dev bench build [--runs N] [--cold N] [--only a,b] [--no-peers] [--markdown] [--update]`.
 
 Ours and the peers in turn, in one run, on one machine: `docker build` of three Dockerfiles (multi-stage with pip, the
 same with uv, single-stage) and BentoML, all from the same wheels on the same base. The table goes to standard output,
@@ -27,6 +27,8 @@ from benchmarks.measure import load, table
 
 PEERS = {"multistage": "docker, multi-stage", "uv": "docker, uv", "single": "docker, single-stage", "bento": "BentoML"}
 
+START, END = "<!-- ./dev bench build --update -->", "<!-- end -->"
+
 
 def main(arguments: Sequence[str]) -> None:
     """Prepare, measure, print."""
@@ -34,10 +36,10 @@ def main(arguments: Sequence[str]) -> None:
     with ExitStack() as stack:
         index = stack.enter_context(workshop.index(workshop.wheels()))
         bento = workshop.environment("bento", "-r", workshop.BENTO_LIST)
-        workshop.models(bento)
         program = workshop.product()
         shutil.rmtree(workshop.OUT / "seed", ignore_errors=True)
         seed = Home(workshop.OUT / "seed", program, index)
+        workshop.models(bento, seed.run)
         running = None if options.no_peers else stack.enter_context(daemon())
         bench = Bench(seed, running, None if options.no_peers else bento / "bentoml", options.runs, options.cold)
         if running is not None:  # what every warm row starts from
@@ -50,7 +52,10 @@ def main(arguments: Sequence[str]) -> None:
                 _say(f"{name} (load {load()[0]})")
                 rows += action()
     _write(rows)
-    _print(rows, markdown=options.markdown)
+    text = _markdown(rows)
+    if options.update:
+        _update(text)
+    print(text if options.markdown else f"{_machine()}; load now {load()[0]}\n\n{text}")
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -59,7 +64,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cold", type=int, default=3, help="rounds of the slow rows")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="groups of rows, by comma")
     parser.add_argument("--no-peers", action="store_true", help="measure ours alone; needs no root and no Docker")
-    parser.add_argument("--markdown", action="store_true", help="print only the table, as docs/benchmarks.md has it")
+    parser.add_argument("--markdown", action="store_true", help="print the table alone")
+    parser.add_argument("--update", action="store_true", help="put the table into docs/benchmarks.md, too")
     return parser.parse_args(arguments)
 
 
@@ -69,22 +75,26 @@ def _machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores of {model}, Linux {platform.release().partition('-')[0]}"
 
 
-def _print(rows: Sequence[Row], *, markdown: bool) -> None:
-    used = [name for name in ("zlib level 6", *PEERS) if any(name in row.others for row in rows)]
-    shown = [name for name in used if name != "zlib level 6"]
-    header = ["what", "intermodal", "at most", "verdict", *(PEERS[name] for name in shown)]
+def _markdown(rows: Sequence[Row]) -> str:
+    """The table, and the machine it comes from."""
+    used = [name for name in PEERS if any(name in row.others for row in rows)]
+    header = ["what", "intermodal", "at most", "verdict", *(PEERS[name] for name in used)]
     lines = []
     for row in rows:
-        others = [row.others.get(name, "") for name in shown]
-        if shown and "zlib level 6" in row.others:
-            others[0] = f"zlib level 6: {row.others['zlib level 6']}"
-        lines.append([row.what, row.ours, row.limit, row.verdict, *others])
-    if not markdown:
-        print(f"{_machine()}; load now {load()[0]}\n")
-    print(table(header, lines))
-    if markdown:
-        print(f"\n{_machine()}; load average at the rows {min(r.load[0] for r in rows)} to "
-              f"{max(r.load[0] for r in rows)}; {time.strftime('%Y-%m-%d', time.gmtime())}.")  # fmt: skip
+        told = [f"{name}: {text}" for name, text in row.others.items() if name not in PEERS]
+        ours = "; against ".join([row.ours, *told])
+        lines.append([row.what, ours, row.limit, row.verdict, *(row.others.get(name, "") for name in used)])
+    loads = [row.load[0] for row in rows]
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    told = f"{_machine()}; load average at the rows {min(loads)} to {max(loads)}; {when}."
+    return f"{table(header, lines)}\n\n{told}"
+
+
+def _update(text: str) -> None:
+    page = workshop.CHECKOUT / "docs" / "benchmarks.md"
+    before, start, rest = page.read_text().partition(f"{START}\n")
+    _, end, after = rest.partition(END)
+    page.write_text(f"{before}{start}{text}\n{end}{after}")
 
 
 def _write(rows: Sequence[Row]) -> None:

@@ -6,6 +6,7 @@ CPU seconds are those of the client, the daemon and everything the daemon starte
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,15 +62,18 @@ class Daemon:
         return replace(done, cpu_s=done.cpu_s + cpu_of_tree(self.process) - before)
 
     def start(self, image: str, port: int, path: str) -> tuple[Run, str]:
-        """From `docker run` until the server says it is ready, and the container."""
+        """From `docker run` until the server says it is ready, and the container; asked from within, without a network.
+
+        A bridge is shared by all daemons of a machine, and the proxies of published ports add a second of their own.
+        """
         began = time.perf_counter()
-        container = self.run("run", "--detach", "--read-only", "--tmpfs", "/tmp", image).out.strip()
-        address = json.loads(self.run("inspect", container).out)[0]["NetworkSettings"]["IPAddress"]
-        until = time.monotonic() + READY_S
-        while not _ready(address, port, path):
-            if time.monotonic() > until:
-                raise RuntimeError(self.run("logs", container).out or f"{image} does not answer")
-            time.sleep(0.005)
+        run_words = ["run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp"]
+        container = self.run(*run_words, image).out.strip()
+        process = json.loads(self.run("inspect", container).out)[0]["State"]["Pid"]
+        with ThreadPoolExecutor(1) as inside:  # a thread that enters the container's network never leaves it
+            ready = inside.submit(_await_ready, process, port, path).result()
+        if not ready:
+            raise RuntimeError(self.run("logs", container).out or f"{image} does not answer")
         return Run(time.perf_counter() - began, 0.0), container
 
     def remove(self, container: str) -> None:
@@ -104,15 +109,24 @@ class Daemon:
         return list(zip(self.layers(image), sizes, strict=True))
 
 
-def _ready(address: str, port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(address, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+def _await_ready(process: int, port: int, path: str) -> bool:
+    """Whether the server in a container's network answers 200 in time."""
+    with Path(f"/proc/{process}/ns/net").open() as network:
+        if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), 0):
+            raise OSError(ctypes.get_errno(), "cannot enter the network of the container")
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status == 200:
+                return True
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.005)
+    return False
 
 
 @contextmanager
@@ -174,7 +188,7 @@ class Dockerfile:
 
     def build(self, *options: str) -> Run:
         """`docker build` of the context."""
-        return self.daemon.run("build", *options, "--tag", self.image, self.context)
+        return self.daemon.run("build", "--network", "none", *options, "--tag", self.image, self.context)
 
     def require(self, line: str) -> None:
         """Put a line at the end of the requirements."""

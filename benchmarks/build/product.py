@@ -50,7 +50,7 @@ class Home:
         """
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run(["cp", "-al", self.folder, folder], check=True)
-        copy = Home(folder, self.program, self.index)
+        copy = type(self)(folder, self.program, self.index)
         if keep is not None:
             copy._forget(keep)
         return copy
@@ -58,7 +58,7 @@ class Home:
     def with_files_only(self, folder: Path) -> Home:
         """A home that has fetched every wheel and .deb, and made nothing of them."""
         shutil.rmtree(folder, ignore_errors=True)
-        copy = Home(folder, self.program, self.index)
+        copy = type(self)(folder, self.program, self.index)
         (folder / "cache" / "intermodal").mkdir()
         files = Path("cache") / "intermodal" / "files"
         subprocess.run(["cp", "-al", self.folder / files, folder / files], check=True)

@@ -322,7 +322,8 @@ class Bench:
                 stream.write(piece + bytes(8 << 20))
         settings = project / "intermodal.toml"
         settings.write_text(settings.read_text().replace("model.joblib", "weights.bin"))
-        (project / "model.joblib").unlink()
+        for name in ("model.joblib", "golden.json"):
+            (project / name).unlink()
         home = self.seed.clone(workshop.OUT / "warm")
         large = peak_bytes([home.program, "build", project], env=home.variables())
         shutil.rmtree(project)

@@ -1,7 +1,7 @@
 """What the builder's benchmark needs before anything is timed: wheels, environments, models, a slim base.
 
 Everything is pinned by the lists beside this file, fetched once from the index and the mirror that this machine is
-configured for, and kept in the user's cache folder. An index on loopback then serves the wheels, so that no row depends
+configured for, and kept in a temporary folder. An index on loopback then serves the wheels, so that no row depends
 on anybody's network.
 """
 
@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 RESULTS = CHECKOUT / "benchmarks" / "out" / "build.json"
-# not below the checkout: what its .gitignore leaves out enters no image
-OUT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intermodal-bench"
+# not below the checkout, whose .gitignore keeps files out of images, nor in a hidden folder, which BentoML refuses
+OUT = Path(os.environ.get("INTERMODAL_BENCH") or Path(tempfile.gettempdir()) / "intermodal-bench")
 PEERS, PROJECT = HERE / "peers", HERE / "project"
 LISTS = (PEERS / "requirements.txt", HERE / "stack.txt")
 BENTO_LIST = PEERS / "bento-requirements.txt"
@@ -98,12 +99,20 @@ def product() -> Path:
     return folder / "intermodal"
 
 
-def models(bento: Path) -> Path:
-    """A folder with the model and the one that replaces it, trained in an environment that has scikit-learn."""
+def models(bento: Path, record: Callable[..., object]) -> Path:
+    """A folder with the model, the one that replaces it, and golden cases, from an environment with scikit-learn.
+
+    Args:
+        bento: the `bin` of that environment.
+        record: runs `intermodal` with the words it is given.
+    """
     folder = OUT / "models"
-    if not (folder / "retrained.joblib").exists():
+    if not (folder / "golden.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         call(bento / "python", PROJECT / "train.py", folder)
+        made = project(OUT / "project", folder / "model.joblib")
+        record("record", made, "--inputs", folder / "rows.npz", "--python", bento / "python")
+        shutil.copy(made / "golden.json", folder)
     return folder
 
 
@@ -115,6 +124,8 @@ def project(folder: Path, model: Path, *, name: str = "bench") -> Path:
     (folder / "intermodal.toml").write_text(text.replace('name = "bench"', f'name = "{name}"'))
     shutil.copy(PROJECT / "predictor.py", folder)
     shutil.copy(model, folder / "model.joblib")
+    if (golden := model.with_name("golden.json")).exists():
+        shutil.copy(golden, folder)
     return folder
 
 

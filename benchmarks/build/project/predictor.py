@@ -1,13 +1,13 @@
 """What every image of this benchmark serves: a forest that reads digits."""
 
 import joblib
-import numpy as np
 
+# the line that is changed
 REVISION = 0
 
 
 class Digits:
-    """Digits of 8 x 8 images, and which line of code answered."""
+    """Digits of 8 x 8 images."""
 
     def load(self, folder):
         """Read the forest."""
@@ -15,4 +15,4 @@ class Digits:
 
     def predict(self, image):
         """The digit of each row of 64 numbers."""
-        return {"digit": self.forest.predict(image), "revision": np.full(len(image), REVISION)}
+        return {"digit": self.forest.predict(image)}
