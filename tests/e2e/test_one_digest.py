@@ -30,7 +30,7 @@ from intermodal.oci.listing import list_image
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("one digest")]
 
 DIGEST = parse(RECORD.read_text(encoding="utf-8")).digest
-# x86-64 without anything newer, then with SSE4.2, then with everything the emulator knows (AVX2, BMI, …)
+# x86-64 with nothing newer than SSE3, then with SSE4.2, then with everything the emulator knows (AVX2, BMI, …)
 CPUS = ("qemu64", "Nehalem-v1", "max")
 # Builds the frozen project, then compresses with a library that is known to choose its code by the CPU: the control
 # that the CPUs differ in what matters.
