@@ -5,8 +5,8 @@ Takes a card and a project; hands on the lock and one word about where it came f
 Rules, in order:
 1. No lock: make one and write it.
 2. A lock that was made for other requirements, another server or another layout is refused, because dependency, base
-   and server rows change by `intermodal lock` alone. Only the lock of a bare artifact, which no person keeps under
-   version control, is made again.
+   and server rows change by `intermodal lock` alone. Only the lock that the local store keeps for a bare artifact,
+   which no person has under version control, is made again.
 3. Model, application and golden rows follow the files, and what changed is said.
 4. A lock that contradicts the artifact stops everything.
 """
@@ -38,7 +38,7 @@ def obtain(
         return _made(card, project, host, events, keyring), "made"
     lock, changes = refresh(read_lock(project.lock_path), card, project, events=events)
     stale = (*asked_differently(lock, card, project), *outdated(lock))
-    if stale and project.file is None:
+    if stale and project.file is None and project.lock_path.is_relative_to(host.data_dir):
         return _made(card, project, host, events, keyring), "made"
     contradictions(lock, card)
     if stale:
