@@ -64,7 +64,7 @@ class World:
             version="1.0.0",
             artifact=artifact,
             golden=root / "golden.json" if (root / "golden.json").exists() else None,
-            lock_path=root / "pylock.intermodal.toml",
+            lock_path=(self.host.data_dir / "locks" / "one.toml") if bare else root / "pylock.intermodal.toml",
             requirements=requirements,
             platforms=("linux/amd64",),
             model=Model(),

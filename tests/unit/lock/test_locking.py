@@ -298,6 +298,13 @@ def test_the_lock_of_a_bare_artifact_is_made_again(here: World) -> None:
     assert versions(found) == {"numpy": "1.26.4"}
 
 
+def test_the_lock_of_a_bare_artifact_that_a_person_keeps_is_not(here: World) -> None:
+    kept = replace(here.project("numpy", bare=True), lock_path=here.folder / "mine.toml")
+    obtained(here, kept)
+    with pytest.raises(DriftError):
+        obtained(here, replace(kept, requirements=("numpy<2",)))
+
+
 def test_a_model_retrained_under_another_version_is_a_contradiction_first(here: World) -> None:
     project = here.project("scikit-learn==1.9.1")
     obtained(here, project)
