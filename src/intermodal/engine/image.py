@@ -104,7 +104,7 @@ def read_image(store: ImageStore, digest: Digest) -> RunnableImage:
             platform=f"{config.get('os')}/{config.get('architecture')}",
             labels={str(k): str(v) for k, v in (settings.get("Labels") or {}).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"image {digest.short} has a damaged manifest or config", found=repr(error)) from error
 
 

@@ -118,7 +118,7 @@ def parse_json(data: bytes, base: str) -> Iterator[Link]:
                 Digest(sha256) if sha256 else None,
                 int(entry.get("size") or 0),
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DownloadError(f"{shown(base)} is not an index page", found=repr(error)[:200]) from error
 
 

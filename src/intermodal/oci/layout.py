@@ -313,7 +313,7 @@ class Store:
             return [parse_descriptor(item) for item in document["manifests"]]
         except OSError as error:
             raise failure("cannot read the store's list of images", self._index, error) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 "the store's list of images is damaged",
                 found=f"{self._index}: {error}",

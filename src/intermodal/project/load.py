@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -31,6 +30,7 @@ from intermodal.project.faults import Fault, find_faults
 from intermodal.project.paths import dns_label, find_artifact, inside
 from intermodal.project.requirements import read_requirements
 from intermodal.project.schema import Model, ProjectFile
+from intermodal.project.toml_file import read_text, read_toml
 from intermodal.project.value import Project
 
 FILE_NAME = "intermodal.toml"
@@ -83,20 +83,12 @@ def _missing(path: Path) -> ProjectError:
     )
 
 
-def _read(path: Path) -> tuple[str, dict[str, object]]:
-    try:
-        text = path.read_text("utf-8")
-        return text, tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ProjectError(f"cannot read {path.name}", found=str(error), next=f"correct {path}") from error
-
-
 def _has_table(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return "[tool.intermodal" in path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        return "[tool.intermodal" in read_text(path)
+    except ProjectError:
         return False
 
 
@@ -106,7 +98,7 @@ def parse(path: Path) -> ProjectFile:
     Raises:
         ProjectError: unreadable, unknown keys or wrong values; every one of them is named.
     """
-    text, document = _read(path)
+    text, document = read_toml(path)
     prefix = ""
     if path.name == "pyproject.toml":
         tool = document.get("tool")

@@ -13,13 +13,13 @@ Rules, in order:
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from intermodal.errors import NotBuiltYetError, ProjectError, RequirementError
 from intermodal.project.paths import inside
+from intermodal.project.toml_file import read_text, read_toml
 
 _MAX_DEPTH = 16
 _NAME = re.compile(r"[A-Za-z0-9]")
@@ -55,23 +55,16 @@ def read_requirements(value: tuple[str, ...] | str, root: Path) -> tuple[tuple[s
     if path.name == "uv.lock":
         from intermodal.project.uv_lock import uv_pins
 
-        return uv_pins(_toml(path), value), (path,)
+        return uv_pins(read_toml(path)[1], value), (path,)
     if path.name == "pyproject.toml":
-        return _pyproject(_toml(path), value), (path,)
+        return _pyproject(read_toml(path)[1], value), (path,)
     if re.fullmatch(r"pylock(\..+)?\.toml", path.name):
-        return _pylock(_toml(path), value), (path,)
+        return _pylock(read_toml(path)[1], value), (path,)
     raise ProjectError(
         f"requirements names a kind of file we do not know: {value}",
         found=path.name,
         next="requirements.txt, pyproject.toml, pylock.toml or uv.lock; or a list of packages",
     )
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProjectError(f"cannot read {path.name}", found=str(error)) from error
 
 
 def _requirements_txt(path: Path, root: Path, above: tuple[Path, ...], files: list[Path]) -> Iterator[str]:
@@ -81,10 +74,7 @@ def _requirements_txt(path: Path, root: Path, above: tuple[Path, ...], files: li
             found=" -> ".join(p.name for p in (*above, path)),
             next="remove one -r",
         )
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"cannot read {path.name}", found=str(error)) from error
+    text = read_text(path)
     files.append(path)
     for number, line in _logical_lines(text):
         nested = re.match(r"(?:-r|--requirement)(?:\s+|=)?(\S.*)$", line)
