@@ -17,6 +17,7 @@ MAX_FUNCTION_LINES = 60
 SOCKET_ROOMS = (
     "intermodal/fetch/",
     "intermodal/engine/",
+    "intermodal/registry/",
     "intermodal/rooms/check/probe.py",
     "intermodal_server/",
 )

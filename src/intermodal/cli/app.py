@@ -36,6 +36,7 @@ SECTIONS = {
     "The local store": {
         "images": "List the images of the local store, or recompute everything it claims.",
         "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
+        "serve-store": "Offer the local store to engines as a read-only registry.",
         "prune": "Delete what no image of the local store needs.",
     },
 }
@@ -55,7 +56,7 @@ class LazyGroup(click.Group):
             return None
         import importlib
 
-        found: click.Command = importlib.import_module(f"intermodal.cli.{cmd_name}").command
+        found: click.Command = importlib.import_module(f"intermodal.cli.{cmd_name.replace('-', '_')}").command
         return found
 
     def resolve_command(
@@ -112,8 +113,9 @@ def _finish(outcome: object, *, as_json: bool) -> int:
     from intermodal.cli.output import Output, write
 
     assert isinstance(outcome, Output)
-    write(outcome, as_json=as_json)
-    sys.stdout.flush()
+    if not outcome.told:
+        write(outcome, as_json=as_json)
+        sys.stdout.flush()
     return outcome.exit_code
 
 

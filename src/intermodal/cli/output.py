@@ -19,6 +19,7 @@ class Output(Struct, frozen=True):
     text: str
     exit_code: int = 0
     warnings: Sequence[str] = field(default_factory=tuple)
+    told: bool = False  # written already, by a command that then went on
 
 
 def write(output: Output, *, as_json: bool) -> None:

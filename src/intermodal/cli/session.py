@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from intermodal import host as hosts
-from intermodal.cli.output import Output
+from intermodal.cli.output import Output, write
 from intermodal.cli.progress import Terminal
 from intermodal.engine import NAMES
 from intermodal.host import Host
@@ -23,10 +25,17 @@ class Session(Struct, frozen=True):
 
     host: Host
     events: Terminal
+    as_json: bool = False
 
     def output(self, document: Mapping[str, object], text: str, exit_code: int = 0) -> Output:
         """The result, together with what was noticed on the way."""
         return Output(document, text, exit_code, tuple(self.events.told))
+
+    def tell(self, output: Output) -> Output:
+        """Write `output` now, because the command goes on; what it finally returns."""
+        write(output, as_json=self.as_json)
+        sys.stdout.flush()
+        return replace(output, told=True)
 
 
 def command(name: str, *, example: Sequence[str]) -> Callable[[Callable[..., Output]], click.Command]:
@@ -35,12 +44,12 @@ def command(name: str, *, example: Sequence[str]) -> Callable[[Callable[..., Out
 
     def decorate(function: Callable[..., Output]) -> click.Command:
         def call(*, quiet: bool, **options: object) -> Output:
-            for name in ("as_json", "debug"):
-                options.pop(name)  # read by `app.main`, which must honour them before anything is parsed
+            options.pop("debug")  # read by `app.main`, as is --json, because errors in parsing must honour both
+            as_json = bool(options.pop("as_json"))
             host = hosts.read()
             events = Terminal(host.environment, quiet=quiet)
             try:
-                return function(Session(host, events), **options)
+                return function(Session(host, events, as_json), **options)
             finally:
                 events.close()
 
