@@ -68,7 +68,10 @@ ERRORS: Mapping[str, tuple[str, ...]] = {  # what each call may answer in earnes
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at one place: `act` is an error's name, "kill" (the command), "kill-all" (all it started too)."""
+    """What happens at one place: `act` is an error's name or who is killed.
+
+    "kill": the command; "kill-all": all that it started, too; "kill-it": the process that came to the place.
+    """
 
     place: str  # class of the event
     number: int  # which one of its class, from 1
@@ -170,12 +173,16 @@ class _Watch:
             fault = self._fault
             if fault is not None and not self.struck and fault.place == place and self.places[place] == fault.number:
                 self.struck = True
-                answer = self._strike(fault.act)
+                answer = self._strike(fault.act, pid)
         flags = 0 if answer else _CONTINUE
         with suppress(FileNotFoundError):  # it was killed meanwhile
             fcntl.ioctl(self._listener, _ANSWER, struct.pack("<QqiI", identity, 0, -answer, flags))
 
-    def _strike(self, act: str) -> int:
+    def _strike(self, act: str, pid: int) -> int:
+        if act == "kill-it":
+            status = Path(f"/proc/{pid}/status").read_text()
+            os.kill(int(status.partition("Tgid:")[2].split()[0]), signal.SIGKILL)
+            return 0
         if act == "kill":
             self._process.kill()
             return 0

@@ -17,14 +17,12 @@ from typing import NoReturn
 
 from intermodal.errors import StoreError, UnsafePathError
 from intermodal.host import Host
-from intermodal.host.files import failure, write_atomically
+from intermodal.host.files import failure
 from intermodal.host.held import Sweep, lock_file
 from intermodal.oci.digest import Digest
 
 LOCK_NAME = ".lock"
 PART_SUFFIX = ".part"
-
-write_atomic = write_atomically
 
 
 def check_filename(name: str) -> str:

@@ -155,6 +155,7 @@ def _transfer(transfers: Transfers, request: Request, url: str, part: Path, task
         raise DownloadError(
             f"the transfer of {request.filename} broke off",
             found=f"{shown(url)}: {have} of {request.size_bytes} bytes",
+            next="check the network and run it again: what has arrived is kept",
         )
     if hasher.hexdigest() != request.digest.hex:
         _discard(part)

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from intermodal.errors import DownloadError, HostError, IndexUnreachableError, StoreError
+from intermodal.errors import DownloadError, HostError, IndexUnreachableError
 from intermodal.host import Host
+from intermodal.host.files import failure
 from intermodal.host.pip import without_credentials
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Transfers:
         except FileNotFoundError as error:
             raise NotThereError(f"cannot fetch {path.name}", found=f"{path} does not exist") from error
         except OSError as error:
-            raise StoreError(f"cannot read {path}", found=error.strerror or str(error)) from error
+            raise failure(f"cannot read {path.name}", path, error, variable="") from error
         with stream:
             stream.seek(start)
             yield iter(lambda: stream.read(CHUNK_BYTES), b""), start
@@ -205,7 +206,11 @@ def _pieces(response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
     try:
         yield from response.stream(CHUNK_BYTES, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise DownloadError(f"the transfer of {shown(url)} broke", found=_reason(error)) from error
+        raise DownloadError(
+            f"the transfer of {shown(url)} broke",
+            found=reason(error),
+            next="check the network and run it again: what has arrived is kept",
+        ) from error
 
 
 def read_limited(pieces: Iterator[bytes], limit: int, name: str) -> bytes:
@@ -238,7 +243,8 @@ def fetch_bytes(url: str, limit: int, *, host: Host, accept: str = "*/*") -> byt
         return read_limited(pieces, limit, shown(url))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What went wrong on a connection, in the words of the system, without addresses."""
     import urllib3
 
     if isinstance(error, urllib3.exceptions.ProtocolError) and len(error.args) > 1:
@@ -256,7 +262,7 @@ def _unreachable(url: str, error: BaseException) -> NoReturn:
         raise error
     raise IndexUnreachableError(
         f"cannot reach {parts.netloc}",
-        found=f"{shown(url)}: {_reason(error)}",
+        found=f"{shown(url)}: {reason(error)}",
         next="check the network, proxy and index settings: intermodal doctor",
     ) from error
 
@@ -279,4 +285,4 @@ def _refused(url: str, status: int) -> NoReturn:
     raise DownloadError(f"cannot fetch {name}", found=where)
 
 
-__all__ = ["NotThereError", "Transfers", "fetch_bytes", "file_path", "read_limited", "shown"]
+__all__ = ["NotThereError", "Transfers", "fetch_bytes", "file_path", "read_limited", "reason", "shown"]

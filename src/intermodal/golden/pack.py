@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from intermodal.golden.inputs import NamedRequest
 from intermodal.golden.live import LiveInputs, differences, live_inputs
 from intermodal.golden.save import Saved, is_onnx, save
 from intermodal.golden.snapshot import closure, distributions_of, environment, names_in, normal
+from intermodal.host.held import Sweep, scratch
 from intermodal.project.paths import dns_label
 from intermodal_server.contract import ModelSettings
 from intermodal_server.worker.replay import replay
@@ -66,8 +66,10 @@ def pack(model: Any, *, name: str, inputs: Any, folder: str | Path | None = None
     own = _own_modules(names, trusted)
     live = live_inputs(model, inputs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-        made = Path(temporary) / target.name
+    prefix = f".{target.name}."
+    Sweep(dry_run=False).abandoned("temporary", target.parent, prefix)
+    with scratch(target.parent, prefix) as temporary:
+        made = temporary / target.name
         made.mkdir()
         saved = save(model, names, made, trusted)
         copied = [_copy_module(module, made) for module in own]

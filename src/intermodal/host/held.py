@@ -43,7 +43,7 @@ def new_file(folder: Path | str, prefix: str = "", *, mode: int = 0o600) -> tupl
 
 
 @contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
+def scratch(folder: Path, prefix: str = "") -> Iterator[Path]:
     """A new folder inside `folder`, held for the length of a `with` block and gone afterwards.
 
     Raises:
@@ -51,7 +51,7 @@ def scratch(folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        name = folder / f"{os.urandom(8).hex()}{SUFFIX}"
+        name = folder / f"{prefix}{os.urandom(8).hex()}{SUFFIX}"
         name.mkdir(mode=0o700)
         try:
             handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -161,7 +161,7 @@ class Sweep:
             path.unlink(missing_ok=True)
 
     def abandoned(self, kind: str, folder: Path, prefix: str = "") -> None:
-        """Remove what lies in `folder` and no living process holds; with `prefix` only what `new_file` made."""
+        """Remove what lies in `folder` and no living process holds; with `prefix` only what was made with it."""
         try:
             names = sorted(os.listdir(folder))
         except FileNotFoundError:

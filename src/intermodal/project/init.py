@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from intermodal.errors import ProjectError, StoreError
+from intermodal.host.files import sync_folder
+from intermodal.host.held import Sweep, new_file
 from intermodal.project.load import FILE_NAME
 from intermodal.project.value import Project
 
@@ -136,13 +138,17 @@ def write_new(root: Path, text: str) -> Path:
         StoreError: the folder cannot be written.
     """
     target = root / FILE_NAME
-    temporary = root / f".{FILE_NAME}.{os.getpid()}.tmp"
+    prefix = f".{FILE_NAME}."
+    temporary = ""
     try:
-        with temporary.open("x", encoding="utf-8") as stream:
+        Sweep(dry_run=False).abandoned("temporary", root, prefix)
+        handle, temporary = new_file(root, prefix, mode=0o666)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.link(temporary, target)  # unlike rename, fails when somebody else was quicker
+            os.link(temporary, target)  # unlike rename, fails when somebody else was quicker
+        sync_folder(root)
     except FileExistsError:
         refuse_existing(root)
         raise
@@ -151,5 +157,6 @@ def write_new(root: Path, text: str) -> Path:
             f"cannot write {FILE_NAME}", found=error.strerror or str(error), next=f"make {root} writable"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
     return target

@@ -6,11 +6,14 @@ useful part of uv's explanation is kept, without addresses' credentials and with
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from intermodal.errors import IndexUnreachableError, IntermodalError, RequirementError
+from intermodal.host.files import failure
 from intermodal.host.pip import without_credentials
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ _SOURCE_ONLY = re.compile(
 _NO_TAG = re.compile(r"([A-Za-z0-9][\w.-]*)(?:([=<>!~]=?[^\s,]*))? (?:have|has) no wheels with a matching")
 _UNKNOWN = re.compile(r"([A-Za-z0-9][\w.-]*) was not found in the (?:package registry|provided package locations)")
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)")
+_MACHINE = re.compile(r"\(os error (\d+)\)")
+_OUR_MACHINE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)
+) | {errno.ENOMEM, errno.ENOLCK, errno.EFBIG}
 _NETWORK = (
     "error sending request",
     "Failed to fetch",
@@ -46,6 +53,10 @@ def explain(stderr: str, question: Question, host: Host) -> IntermodalError:
         return _unsatisfiable(causes, text, question, host)
     if any(mark in text for mark in _NETWORK):
         return _unreachable(causes, text, host)
+    machine = _MACHINE.search(text)
+    if machine and int(machine[1]) in _OUR_MACHINE:
+        error = OSError(int(machine[1]), causes[-1] if causes else os.strerror(int(machine[1])))
+        return failure("uv cannot work here", host.cache_dir, error, variable="UV_CACHE_DIR and XDG_CACHE_HOME")
     return RequirementError(
         "cannot resolve the requirements",
         found=causes[:MAX_LINES] or [text.strip()[:300] or "uv failed without a word"],

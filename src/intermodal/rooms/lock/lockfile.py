@@ -21,7 +21,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from intermodal.errors import InputError
-from intermodal.fetch.cache import write_atomic
+from intermodal.host.files import write_atomically
 from intermodal.rooms.inspect.card import FileRow
 from intermodal.rooms.lock.canonical import environment_digest, lock_digest
 from intermodal.rooms.lock.reading import FORMAT, lock_of
@@ -91,7 +91,7 @@ def write_lock(lock: Lock, path: Path) -> None:
             return
     except OSError:
         pass
-    write_atomic(path, data)
+    write_atomically(path, data)
 
 
 def lock_text(lock: Lock) -> str:

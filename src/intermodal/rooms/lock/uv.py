@@ -130,7 +130,7 @@ def _arguments(question: Question, folder: Path, host: Host) -> list[str]:
 
 def _run(arguments: Sequence[str], question: Question, host: Host) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
+        done = subprocess.run(
             arguments,
             input="\n".join(question.requirements) + "\n",
             capture_output=True,
@@ -143,13 +143,22 @@ def _run(arguments: Sequence[str], question: Question, host: Host) -> subprocess
             check=False,
         )
     except OSError as error:
-        raise EngineError("cannot start uv to resolve the requirements", found=f"{arguments[0]}: {error}") from error
+        raise EngineError(
+            "cannot start uv to resolve the requirements", found=f"{arguments[0]}: {error}", next="try again"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise RequirementError(
             "resolving the requirements takes too long",
             found=f"no answer after {TIMEOUT_S} s",
             next="pin more of them to narrow the search",
         ) from error
+    if done.returncode < 0:
+        raise EngineError(
+            "uv was killed while it resolved the requirements",
+            found=f"signal {-done.returncode}",
+            next="try again; when memory is short, give this machine or its container more",
+        )
+    return done
 
 
 def _preferences(versions: Mapping[str, str]) -> str:

@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from intermodal.errors import DownloadError, HostError, IndexUnreachableError
-from intermodal.fetch import NotThereError, cache
+from intermodal.fetch import NotThereError
 from intermodal.fetch.transfer import Transfers, read_limited, shown
 from intermodal.host import Host
+from intermodal.host.files import write_atomically
 from intermodal.host.pip import without_credentials
 from intermodal.oci.digest import Digest
 from intermodal.rooms.lock.debian import packages, release
@@ -130,7 +131,7 @@ def _remember(host: Host, found: Release) -> None:
             next="the mirror is behind, or somebody replays an old index: choose another mirror",
         )
     if found.date_s > newest:
-        cache.write_atomic(path, json.dumps({"date_s": found.date_s}).encode())
+        write_atomically(path, json.dumps({"date_s": found.date_s}).encode(), host.temporary_dir)
 
 
 def open_index(transfers: Transfers, served: Served, architecture: str) -> PackageIndex:
