@@ -10,6 +10,7 @@
     │   ├── PackageFileError          a wheel or .deb that breaks its own format or promises
     │   ├── UnsafePathError           a name that is absolute or climbs out of its root
     │   ├── SecretFoundError          a file that looks like a secret would enter the image
+    │   ├── ImageRefusedError         an image of a registry that breaks its format or promises
     │   └── UnknownImageError         no image of that name or digest
     ├── NegativeAnswer             1  we looked, and the answer is no
     │   ├── UnsafeModelError          the artifact would run code outside the allow-list
@@ -18,6 +19,8 @@
     ├── HostError                  3  this machine or its surroundings
     │   ├── IndexUnreachableError     package index or Debian mirror (retriable)
     │   ├── DownloadError             a transfer broke or brought other bytes (retriable)
+    │   ├── RegistryError             a registry refused, or answered something it must not
+    │   │   └── RegistryUnreachableError  it did not answer, or is busy (retriable)
     │   ├── StoreError                disk full, permissions, damaged store
     │   ├── PortTakenError            somebody else listens there
     │   └── EngineError               no engine, or it refused
@@ -116,8 +119,12 @@ class SecretFoundError(InputError):
     """A file that looks like a secret would enter the image."""
 
 
+class ImageRefusedError(InputError):
+    """An image of a registry breaks its format, or is not what it promised to be."""
+
+
 class UnknownImageError(InputError):
-    """No image of that name or digest is in the store."""
+    """No image of that name or digest is in the store, or in the registry."""
 
 
 class NegativeAnswer(IntermodalError):
@@ -154,6 +161,17 @@ class DownloadError(HostError):
     """A transfer broke, or its bytes are not those that were asked for."""
 
     retriable = True
+
+
+class RegistryError(HostError):
+    """A registry refused, or answered something that it must not."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """A registry did not answer, broke off, or is too busy; `wait_s` is how long it asked us to stay away."""
+
+    retriable = True
+    wait_s: float | None = None
 
 
 class StoreError(HostError):

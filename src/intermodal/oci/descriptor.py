@@ -6,6 +6,7 @@ Spec: OCI image-spec 1.1, "OCI Content Descriptors"; "Media Types".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -16,6 +17,29 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+
+# What others push; read, never written.
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
+
+INDEXES = (INDEX, DOCKER_INDEX)
+MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
+CONFIGS = (CONFIG, DOCKER_CONFIG)
+
+Compression = Literal["gzip", "zstd", "none"]
+LAYER_COMPRESSION: Mapping[str, Compression] = {
+    LAYER_GZIP: "gzip",
+    DOCKER_LAYER: "gzip",
+    LAYER_ZSTD: "zstd",
+    DOCKER_LAYER_ZSTD: "zstd",
+    LAYER_TAR: "none",
+    DOCKER_LAYER_TAR: "none",
+}
 
 
 class Descriptor(Struct, frozen=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from intermodal.errors import InputError
-from intermodal.oci.descriptor import INDEX, Descriptor
+from intermodal.oci.descriptor import INDEXES, Descriptor
 from intermodal.oci.digest import CHUNK_BYTES
 from intermodal.oci.layout import Store
 from intermodal.oci.manifest import parse_descriptor
@@ -44,9 +44,9 @@ def export(store: Store, image: Descriptor, destination: str, *, name: str) -> P
 def _copy(source: Store, target: Store, item: Descriptor) -> None:
     """Copy what `item` points at, then `item` itself: a document never stands before what it names."""
     document = source.document(item)
-    for inner in document["manifests"] if item.media_type == INDEX else ():
+    for inner in document["manifests"] if item.media_type in INDEXES else ():
         _copy(source, target, parse_descriptor(inner))
-    if item.media_type != INDEX:
+    if item.media_type not in INDEXES:
         for blob in (document["config"], *document["layers"]):
             _copy_blob(source, target, parse_descriptor(blob))
     _copy_blob(source, target, item)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from msgspec import Struct
 
 from intermodal.errors import InputError, StoreError
+from intermodal.oci.descriptor import Compression
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 
 
@@ -29,6 +30,7 @@ class Limits(Struct, frozen=True):
 
 
 LIMITS = Limits()
+ZSTD_WINDOW_BYTES = 128 << 20  # what `zstd --ultra` writes at most without being told; memory is bounded by it
 
 
 class _HashingReader(io.RawIOBase):
@@ -52,13 +54,12 @@ class _HashingReader(io.RawIOBase):
 
 
 class LayerStream:
-    """The uncompressed bytes of one gzip layer, of one or many members; the caller closes `stored`."""
+    """The uncompressed bytes of one layer, of one or many members or frames; the caller closes `stored`."""
 
-    def __init__(self, stored: BinaryIO, limits: Limits = LIMITS) -> None:
-        from isal import igzip
-
+    def __init__(self, stored: BinaryIO, limits: Limits = LIMITS, compression: Compression = "gzip") -> None:
         self._stored = _HashingReader(stored)
-        self._gzip = igzip.IGzipFile(fileobj=self._stored, mode="rb")  # type: ignore[no-untyped-call]
+        self._compression = compression
+        self._plain = _plain(self._stored, compression)
         self._limits = limits
         self._tar_hash = hashlib.sha256()
         self._tar_bytes = 0
@@ -111,16 +112,14 @@ class LayerStream:
 
     def _fill(self) -> bool:
         """Get the next piece of the tar; False at its end."""
-        from isal import isal_zlib
-
         try:
-            data = self._gzip.read(CHUNK_BYTES)
-        except (EOFError, isal_zlib.error) as error:  # type: ignore[misc]
-            raise StoreError("a stored layer is damaged, or not gzip", found=str(error)) from error
+            data = self._plain.read(CHUNK_BYTES)
+        except _failures(self._compression) as error:
+            raise StoreError(f"a stored layer is damaged, or not {self._compression}", found=str(error)) from error
         except OSError as error:
             if error.errno is not None:  # the disk, not the format
                 raise
-            raise StoreError("a stored layer is damaged, or not gzip", found=str(error)) from error
+            raise StoreError(f"a stored layer is damaged, or not {self._compression}", found=str(error)) from error
         self._tar_hash.update(data)
         self._tar_bytes += len(data)
         limits = self._limits
@@ -133,3 +132,30 @@ class LayerStream:
             )
         self._buffer = memoryview(data)
         return bool(data)
+
+
+def _plain(stored: _HashingReader, compression: Compression) -> BinaryIO:
+    """A reader of the tar."""
+    if compression == "gzip":
+        from isal import igzip
+
+        return cast("BinaryIO", igzip.IGzipFile(fileobj=stored, mode="rb"))  # type: ignore[no-untyped-call]
+    if compression == "zstd":
+        import zstandard
+
+        # a truncated frame simply ends here; the diff id tells
+        opener = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+        return cast("BinaryIO", opener.stream_reader(cast("BinaryIO", stored), read_across_frames=True))
+    return cast("BinaryIO", stored)
+
+
+def _failures(compression: Compression) -> tuple[type[Exception], ...]:
+    if compression == "gzip":
+        from isal import isal_zlib
+
+        return EOFError, cast("type[Exception]", isal_zlib.error)
+    if compression == "zstd":
+        import zstandard
+
+        return (zstandard.ZstdError,)
+    return ()

@@ -33,7 +33,7 @@ from intermodal.host.held import Sweep
 from intermodal.oci import reference as references
 from intermodal.oci.blob import BlobWriter, damaged
 from intermodal.oci.canonical import canonical_json
-from intermodal.oci.descriptor import INDEX, Descriptor
+from intermodal.oci.descriptor import INDEXES, Descriptor
 from intermodal.oci.digest import Digest
 from intermodal.oci.manifest import MAX_BYTES, index_bytes, parse_descriptor
 
@@ -153,7 +153,7 @@ class Store:
         Raises:
             UnknownImageError: the index has no such platform.
         """
-        if descriptor.media_type != INDEX:
+        if descriptor.media_type not in INDEXES:
             return descriptor.digest
         found = [parse_descriptor(item) for item in self.document(descriptor)["manifests"]]
         for item in found:
@@ -206,7 +206,7 @@ class Store:
         listed = self._listed()
         found = list({item.digest: item for item in listed if _matches(item, wanted)}.values())
         if not found and wanted.name and not wanted.tag and wanted.digest is None:
-            found = [i for i in listed if i.annotations.get(NAME, "").partition(":")[0] == wanted.name]
+            found = [i for i in listed if references.name_of(i.annotations.get(NAME, "")) == wanted.name]
         if not found and wanted.prefix:
             found = list({i.digest: i for i in listed if i.digest.hex.startswith(wanted.prefix)}.values())
         if len(found) == 1:
@@ -333,7 +333,7 @@ class Store:
         return self._reports / f"{Digest.of(key.encode()).hex}.json"
 
     def _stored(self, item: Descriptor) -> StoredImage:
-        if item.media_type == INDEX:
+        if item.media_type in INDEXES:
             manifests = [parse_descriptor(m) for m in self.document(item)["manifests"]]
         else:
             manifests = [item]
@@ -353,7 +353,7 @@ class Store:
 
         names = sorted({item.annotations[NAME] for item in listed if NAME in item.annotations})
         near = difflib.get_close_matches(str(wanted), names, n=3, cutoff=0.5)
-        near += [n for n in names if wanted.name and n.partition(":")[0] == wanted.name and n not in near]
+        near += [n for n in names if wanted.name and references.name_of(n) == wanted.name and n not in near]
         return UnknownImageError(
             f"no image {reference} in the store",
             found=f"near: {', '.join(near[:5])}" if near else f"{len(names)} images, none of a similar name",
@@ -362,13 +362,13 @@ class Store:
 
 
 def _without_name(item: Descriptor, name: str) -> Descriptor:
-    return replace(item, annotations={FORMER: name.partition(":")[0]})
+    return replace(item, annotations={FORMER: references.name_of(name)})
 
 
 def _matches(item: Descriptor, wanted: references.Reference) -> bool:
     name = item.annotations.get(NAME, "")
     if wanted.digest is not None:
-        owner = name.partition(":")[0] or item.annotations.get(FORMER, "")
+        owner = references.name_of(name) or item.annotations.get(FORMER, "")
         return item.digest == wanted.digest and wanted.name in ("", owner)
     if wanted.name:
         return name == f"{wanted.name}:{wanted.tag or 'latest'}"

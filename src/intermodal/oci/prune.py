@@ -24,11 +24,12 @@ from intermodal.errors import InputError, IntermodalError, StoreError
 from intermodal.host import Host
 from intermodal.host.files import failure
 from intermodal.host.held import Removed, Sweep
-from intermodal.oci.descriptor import CONFIG, Descriptor
+from intermodal.oci.descriptor import CONFIGS, Descriptor
 from intermodal.oci.digest import Digest
 from intermodal.oci.folder_once import sweep_folders
 from intermodal.oci.layout import NAME, Store
 from intermodal.oci.manifest import MAX_BYTES
+from intermodal.oci.partial import FOLDER as PARTIAL
 
 _DEPTH_MAX = 4  # index -> manifest -> config, and one more for referrers
 TREES = ("rootfs", "merged")  # below the cache folder; see `unpack` and `engine.rootfs`
@@ -68,6 +69,7 @@ def prune(store: Store, keep: Collection[Digest], sweep: Sweep, host: Host | Non
             if gone and not sweep.dry_run:
                 store.change_index(lambda now: [item for item in now if item.digest not in gone or item in stay])
             sweep.abandoned("temporary", store.root / "tmp")
+            sweep.abandoned("temporary", store.root / PARTIAL)
             for path in sorted(store.blobs.iterdir()):
                 if _digest(path.name) not in reached:
                     sweep.remove("blob", path)
@@ -97,7 +99,7 @@ def _reached(store: Store, roots: list[Descriptor]) -> tuple[set[Digest], set[st
         if not item.media_type.endswith("+json") or item.size_bytes > MAX_BYTES or not store.has(item.digest):
             return
         document = store.document(item)
-        if item.media_type == CONFIG and isinstance(found := document.get("rootfs"), dict):
+        if item.media_type in CONFIGS and isinstance(found := document.get("rootfs"), dict):
             named = found.get("diff_ids")
             diff_ids.update(str(one).removeprefix("sha256:") for one in (named if isinstance(named, list) else ()))
         _each(document, depth)

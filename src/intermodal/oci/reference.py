@@ -14,7 +14,8 @@ from msgspec import Struct
 from intermodal.errors import InputError
 from intermodal.oci.digest import Digest
 
-_NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
+_PORT = r"(?:[a-z0-9][a-z0-9.-]*:[0-9]{1,5}/)?"  # of a registry, in the name of what was pulled from there
+_NAME = re.compile(_PORT + r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _NEXT = "NAME, NAME:TAG, NAME@sha256:… or at least six digits of a digest; intermodal images lists them"
@@ -63,12 +64,23 @@ def parse_name(text: str) -> tuple[str, str]:
     Raises:
         InputError: name or tag has characters that the specification does not allow.
     """
-    name, colon, tag = text.partition(":")
+    name = name_of(text)
+    colon, tag = text[len(name) : len(name) + 1], text[len(name) + 1 :]
     if colon and not _TAG.fullmatch(tag):
         raise InputError(
             f"not an image tag: {tag[:80]!r}", found="letters, digits, _ . - are allowed, at most 128", next=_NEXT
         )
     return _named(name), tag
+
+
+def name_of(text: str) -> str:
+    """`NAME[:TAG]` without its tag; the colon before a port is part of the name.
+
+    >>> name_of("localhost:5000/team/digits:1")
+    'localhost:5000/team/digits'
+    """
+    folder, slash, last = text.rpartition("/")
+    return folder + slash + last.partition(":")[0]
 
 
 def _named(name: str) -> str:
