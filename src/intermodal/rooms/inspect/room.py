@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,25 +94,37 @@ def _paths(artifact: Path) -> list[Path]:
             return [artifact]
         if not artifact.is_dir():
             raise ArtifactError(f"there is no file {artifact.name}", found=f"nothing at {artifact}")
-        home = artifact.resolve()
-        paths = []
+        home, paths = artifact.resolve(), []
         for root, folders, names in os.walk(artifact):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            paths += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+            links = [Path(root) / name for name in folders if (Path(root) / name).is_symlink()]
+            found = [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+            for path in (*links, *found):
+                _need_plain(path, artifact, home)
+            paths += found
             if len(paths) > MAX_FILES:
                 raise ArtifactError(f"{artifact.name} has more than {MAX_FILES} files", found="is it the right folder?")
     except OSError as error:
         raise ArtifactError(f"cannot read {artifact.name}", found=error.strerror or str(error)) from error
-    for path in paths:
-        if not path.resolve().is_relative_to(home):
-            raise ArtifactError(
-                f"{path.relative_to(artifact)} leads out of {artifact.name}",
-                found="a symbolic link",
-                next="copy the file",
-            )
     if not any(path.stat().st_size for path in paths):
         raise ArtifactError(f"{artifact.name} holds no file with content", found=f"{len(paths)} files")
     return sorted(paths)
+
+
+def _need_plain(path: Path, artifact: Path, home: Path) -> None:
+    """Refuse what is no file of the folder: links that lead out or nowhere, links to folders, pipes and devices."""
+    shown = f"{path.relative_to(artifact)} of {artifact.name}"
+    try:
+        target, mode = path.resolve(strict=True), path.stat().st_mode
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop, as Python before 3.13 tells it
+        raise ArtifactError(f"cannot read {shown}", found="a link to nothing or to itself", next="remove it") from error
+    if not target.is_relative_to(home):
+        raise ArtifactError(
+            f"{path.relative_to(artifact)} leads out of {artifact.name}", found="a symbolic link", next="copy the file"
+        )
+    if not stat.S_ISREG(mode):
+        kind = "a link to a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise ArtifactError(f"{shown} is no plain file", found=kind, next="copy what it stands for, or remove it")
 
 
 def _main_file(artifact: Path | None, paths: list[Path]) -> Path:

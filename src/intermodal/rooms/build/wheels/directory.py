@@ -199,6 +199,8 @@ def _name(row: _Row, source: str) -> str:
         raise refused(source, f"the name {shown!r} is absolute, climbs, or is too long")
     if "\\" in name or "\0" in name or ":" in parts[0] or not name.isprintable():
         raise refused(source, f"the name {shown!r} can be read in two ways")
+    if any(part.startswith(".wh.") for part in parts):
+        raise refused(source, f"the name {shown!r} would delete files of other layers (whiteout)")
     return name
 
 
