@@ -6,17 +6,34 @@ import lzma
 import tarfile
 import tracemalloc
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from isal import igzip
 from support import debs
+from support.machine import machine
 
 from intermodal.errors import DuplicatePathError, InputError, PackageFileError, UnsafePathError
+from intermodal.events import SILENT
 from intermodal.oci.digest import Digest
+from intermodal.oci.layout import Store
+from intermodal.rooms.build.base import base_layer
 from intermodal.rooms.build.base_tree import Tree
 from intermodal.rooms.build.debs import open_deb
 from intermodal.rooms.build.debs_stream import Limits
+
+
+@pytest.fixture(autouse=True)
+def nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a package says: only the package itself lies in the folder, and no script of it ran."""
+    monkeypatch.chdir(tmp_path)
+    ran = Path("/tmp/ran")
+    ran.unlink(missing_ok=True)
+    yield
+    elsewhere = [path for path in tmp_path.iterdir() if path.name not in ("store", "home", "debs")]
+    assert {path.suffix for path in elsewhere} <= {".deb"}
+    assert not ran.exists(), "a maintainer script was run"
 
 
 def consume(tmp_path: Path, data: bytes, limits: Limits | None = None) -> list[str]:
@@ -206,3 +223,44 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     plain[148:156] = f"{sum(plain[:512]):06o}\0 ".encode()
     with pytest.raises(InputError, match=r"UTF-8|damaged"):
         consume(tmp_path, debs.deb(data=bytes(plain)))
+
+
+@pytest.mark.parametrize("name", [".wh.bin", ".wh..wh..opq", ".wh.."])
+def test_names_that_would_delete_files_of_other_layers(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnsafePathError, match="whiteout"):
+        build(tmp_path, [(f"./usr/{name}", b"")])
+
+
+def test_maintainer_scripts_are_never_run_and_stay_out(tmp_path: Path) -> None:
+    data = debs.deb([("./usr/bin/x", b"x")])
+    assert b"touch /tmp/ran" in lzma.decompress(data[data.index(b"\xfd7zXZ") :][:4096], format=lzma.FORMAT_AUTO)
+    layer = build(tmp_path, [("./usr/bin/x", b"x")])
+    with igzip.open(layer) as plain:
+        assert b"touch /tmp/ran" not in plain.read()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [("../etc/passwd", b"owned")],
+        [debs.symlink("./opt/data", "/etc"), ("./opt/data/passwd", b"")],
+        [debs.header("./dev/sda", tarfile.BLKTYPE)],
+        [("./etc/x", b"1"), ("./etc/x", b"2")],
+    ],
+)
+def test_a_hostile_package_leaves_the_store_empty(
+    tmp_path: Path, entries: list[tarfile.TarInfo | tuple[str, bytes]]
+) -> None:
+    with pytest.raises(InputError):
+        build(tmp_path, entries)
+    assert not [path for path in (tmp_path / "store").rglob("*") if "blobs" in path.parts and path.is_file()]
+    assert not list((tmp_path / "store" / "tmp").iterdir())
+
+
+def build(tmp_path: Path, entries: list[tarfile.TarInfo | tuple[str, bytes]]) -> Path:
+    """The base layer of a small Debian with one more package, written into a store."""
+    packages = {**debs.python_base(), "demo": debs.deb(entries, name="demo")}
+    lock, files = debs.lock_of(debs.deb_rows(packages)), debs.lay_out(tmp_path / "debs", packages)
+    store = Store(tmp_path / "store").open_or_create()
+    info = base_layer(lock, "linux/amd64", store=store, host=machine(tmp_path / "home"), events=SILENT, debs=files)
+    return store.path(info.digest)

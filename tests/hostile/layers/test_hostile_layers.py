@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import os
@@ -119,6 +120,7 @@ CASES: dict[str, tuple[Callable[[str], bytes], str]] = {
     "below a file": (lambda _: tar(file("f"), file("f/g")), "no folder"),
     "whiteout": (lambda _: tar(file("etc/.wh.passwd", b"")), "deletes files"),
     "whiteout of the parent": (lambda _: tar(file("etc/.wh...", b"")), "deletes files"),
+    "whiteout of the folder itself": (lambda _: tar(file("etc/.wh..", b"")), "deletes files"),
     "whiteout of nothing": (lambda _: tar(file(".wh.", b"")), "deletes files"),
     "opaque root": (lambda _: tar(file(".wh..wh..opq", b"")), "deletes files"),
     "whiteout through a symlink": (lambda out: tar(link("l", out), file("l/.wh.kept", b"")), "deletes files|no folder"),
@@ -209,6 +211,33 @@ def test_gzip_bomb_stops_early(tmp_path: Path) -> None:
     with pytest.raises(IntermodalError, match="far more"):
         attempt(tmp_path, plain, Limits(ratio=100, ratio_from_bytes=1 << 20))
     assert sum(p.stat().st_size for p in (tmp_path / "rootfs").rglob("*")) == 0
+
+
+@pytest.mark.usefixtures("outside")
+def test_more_entries_than_any_layer_has(tmp_path: Path) -> None:
+    with pytest.raises(IntermodalError, match="too many entries"):
+        attempt(tmp_path, tar(*(file(f"f{number}") for number in range(60))), Limits(entries=50))
+    assert [p.suffix for p in (tmp_path / "rootfs").iterdir()] == [".lock"]
+
+
+@pytest.mark.usefixtures("outside")
+def test_zstd_where_gzip_was_promised(tmp_path: Path) -> None:
+    stored = b"\x28\xb5\x2f\xfd\x04\x00" + bytes(200)  # the frame of another compression, which is not read here
+    (tmp_path / "blob").write_bytes(stored)
+    with pytest.raises(IntermodalError, match="not gzip"):
+        unpack_layer(Blobs(tmp_path / "blob"), Digest.of(stored), Digest.of(b""), tmp_path / "rootfs")
+    assert [p.suffix for p in (tmp_path / "rootfs").iterdir()] == [".lock"]
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_hard_link_that_cannot_be_made_is_never_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", elsewhere)
+    with pytest.raises(IntermodalError, match="cannot unpack"):
+        attempt(tmp_path, tar(file("f"), link("h", "f", tarfile.LNKTYPE)))
+    assert [p.suffix for p in (tmp_path / "rootfs").iterdir()] == [".lock"]
 
 
 @pytest.mark.usefixtures("outside")
