@@ -16,6 +16,7 @@ import os
 import random
 import sys
 
+REFUSED = 77  # exit status: the kernel mounts nothing for us
 listings: dict[str, list[str]] = {}
 
 
@@ -65,13 +66,17 @@ def mount(kind: str, folder: str) -> None:
     """Put a file system over `folder`; it goes with this process's mount namespace."""
     import subprocess
 
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+    def mounted(*words: str) -> None:
+        if subprocess.run(["mount", *words], check=False).returncode:
+            sys.exit(REFUSED)
+
+    mounted("-t", "tmpfs", "tmpfs", folder)
     if kind == "overlay":
         parts = {name: f"{folder}/{name}" for name in ("lower", "upper", "work", "merged")}
         for part in parts.values():
             os.mkdir(part)
         options = f"lowerdir={parts['lower']},upperdir={parts['upper']},workdir={parts['work']}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, parts["merged"]], check=True)
+        mounted("-t", "overlay", "overlay", "-o", options, parts["merged"])
 
 
 def file_system(path: str) -> str:
