@@ -29,6 +29,7 @@ from pathlib import Path
 
 from intermodal.errors import IntermodalError
 from intermodal.oci.digest import Digest
+from intermodal.oci.folder_once import folder_once
 from intermodal.oci.layout import Store
 from intermodal.oci.validate import validate
 
@@ -41,6 +42,7 @@ STATES = {
     "cold": ("", "build"), "code": ("code", "build"), "model": ("model", "build"), "lock": ("lock", "build"),
     "store": ("store", "build"), "export": ("code", "export"), "prune": ("", "prune"),
 }  # fmt: skip
+STALE = f"rootfs/{'0' * 64}"
 KINDS = {"call": 55, "network": 15, "disk": 12, "two": 18}  # in percent
 
 
@@ -95,6 +97,7 @@ class Campaign:
                 _done(self._call(template, "build"))
                 (template.store / "tmp" / "0123456789abcdef.tmp").write_bytes(b"left" * 1000)
                 (template.cache / "tmp" / "left.tmp").mkdir()
+                folder_once(template.cache / STALE, lambda folder: (folder / "file").touch(), ("of no image",))
             if change:
                 template.change(change)
             world = self.ground.copy(template, f"unbroken-{state}", site.url)
@@ -148,7 +151,7 @@ class Campaign:
                 left = [path for path in _temporary(world) if not path.endswith(".part") and path not in before]
                 found += [f"left behind without being killed: {path}" for path in left]
             found += _invalid(world, "after the fault")
-            found += self._recovers(world, plain)
+            found += self._recovers(world, plain, "export" if case.state == "export" else "build")
         if found:
             said = [f"    {line}" for outcome in outcomes for line in outcome.err.splitlines()[-6:]]
             found += [f"  codes {[outcome.code for outcome in outcomes]}", *said]
@@ -169,8 +172,8 @@ class Campaign:
         second.join()
         return outcomes
 
-    def _recovers(self, world: World, plain: Unbroken) -> Iterator[str]:
-        again = self._call(world, "build")
+    def _recovers(self, world: World, plain: Unbroken, command: str) -> Iterator[str]:
+        again = self._call(world, command)
         if again.code:
             yield f"the next build ends in {again.code}: {again.err[-600:]}"
             return
@@ -183,6 +186,8 @@ class Campaign:
         if json.loads(said.out) | {"dry_run": False} != json.loads(did.out):
             yield f"prune --dry-run said {said.out}, prune did {did.out}"
         yield from (f"left after prune: {path}" for path in _temporary(world))
+        if (world.cache / STALE).exists():
+            yield "prune leaves a tree of no image"
         yield from (f"more than an undisturbed user has: {path}" for path in sorted(_files(world) - plain.files)[:5])
         yield from _invalid(world, "after prune")
         last = self._call(world, "build")

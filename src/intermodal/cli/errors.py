@@ -73,6 +73,12 @@ def _as_known(error: BaseException) -> IntermodalError:
         return InputError(_as_message(error.format_message()))
     if isinstance(error, OSError) and error.errno in _FULL:
         return StoreError("the disk is full", found=str(error), next="intermodal prune frees what no image needs")
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return HostError(
+            f"this machine refused what was needed: {error.strerror}",
+            found=str(error.filename or error),
+            next="look after that (disk, permissions, limits: ulimit -a), and run it again; --debug shows where it was",
+        )
     internal = HostError(
         f"internal error: {type(error).__name__}: {error}",
         found="this is a fault of intermodal, not of your project",
@@ -83,6 +89,7 @@ def _as_known(error: BaseException) -> IntermodalError:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_MACHINE = (errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENOMEM, errno.EAGAIN, errno.EFBIG)
 
 
 def _as_message(text: str) -> str:

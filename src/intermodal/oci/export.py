@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from intermodal.errors import InputError
+from intermodal.host.held import Sweep
 from intermodal.oci.descriptor import INDEXES, Descriptor
 from intermodal.oci.digest import CHUNK_BYTES
 from intermodal.oci.layout import Store
@@ -35,6 +36,7 @@ def export(store: Store, image: Descriptor, destination: str, *, name: str) -> P
         raise InputError(f"cannot write to {destination!r}", found=f"kind {kind!r}", next="-o oci:DIR or oci:DIR:TAG")
     folder, _, tag = rest.partition(":")
     target = Store(Path(folder)).open_or_create()
+    Sweep(dry_run=False).abandoned("temporary", target.root / "tmp")  # of an export that was killed
     with target.session():
         _copy(store, target, image)
         target.tag(tag or name, image)

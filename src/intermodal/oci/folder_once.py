@@ -13,9 +13,10 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from intermodal.host.files import failure
 from intermodal.host.held import Sweep, lock_file
 
 ALWAYS = "-"  # a part that no image holds and no sweep removes
@@ -65,8 +66,16 @@ def folder_once(final: Path, fill: Callable[[Path], None], made_of: Collection[s
 
 @contextmanager
 def folders_in_use(cache: Path) -> Iterator[None]:
-    """Keep `sweep_folders` away from the cache while its folders are mounted, started from or read."""
-    with lock_file(cache / _IN_USE, fcntl.LOCK_SH):
+    """Keep `sweep_folders` away from the cache while its folders are mounted, started from or read.
+
+    Raises:
+        StoreError: the cache cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_file(cache / _IN_USE, fcntl.LOCK_SH))
+        except OSError as error:
+            raise failure("cannot use the cache", cache, error, variable="XDG_CACHE_HOME") from error
         yield
 
 
