@@ -35,6 +35,7 @@ SECTIONS = {
     },
     "The local store": {
         "images": "List the images of the local store, or recompute everything it claims.",
+        "diff": "Show what is different between two images, predictions included.",
         "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
         "serve-store": "Offer the local store to engines as a read-only registry.",
         "prune": "Delete what no image of the local store needs.",

@@ -9,14 +9,14 @@ Every layer is verified against its digest and diff id while it is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
 from intermodal.errors import StoreError
-from intermodal.oci.descriptor import Descriptor
+from intermodal.oci.descriptor import LAYER_COMPRESSION, Compression, Descriptor
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 from intermodal.oci.layer_stream import LayerStream
 from intermodal.oci.layout import Store
@@ -68,13 +68,26 @@ class ImageListing(Struct, frozen=True):
     layers: tuple[LayerListing, ...] = field(default_factory=tuple)
 
 
-def list_image(store: Store, descriptor: Descriptor, *, known: Collection[Digest] = ()) -> ImageListing:
+Keep = Callable[[TarEntry, bytes], None]
+_KEPT_BYTES = 64 << 20  # files above it are never handed to a `Keep`
+
+
+def list_image(
+    store: Store,
+    descriptor: Descriptor,
+    *,
+    known: Collection[Digest] = (),
+    wanted: Callable[[str], bool] = lambda _: False,
+    keep: Keep = lambda _entry, _data: None,
+) -> ImageListing:
     """What an image of one platform holds.
 
     Args:
         store: where it lies.
         descriptor: its manifest.
         known: layers that need not be read, because the other side has the very same.
+        wanted: whether the content of the file of this path is asked for.
+        keep: takes each such content, lowest layer first; unproven until this function returns.
 
     Raises:
         StoreError, InputError: a document or layer is damaged, missing, or no gzip-compressed tar.
@@ -94,24 +107,41 @@ def list_image(store: Store, descriptor: Descriptor, *, known: Collection[Digest
         layers=tuple(
             LayerListing(title, str(layer.digest), diff_id, layer.size_bytes)
             if layer.digest in known
-            else list_layer(store.path(layer.digest), title, layer.digest, Digest.parse(diff_id))
+            else list_layer(
+                store.path(layer.digest),
+                title,
+                layer.digest,
+                Digest.parse(diff_id),
+                compression=LAYER_COMPRESSION.get(layer.media_type, "gzip"),
+                wanted=wanted,
+                keep=keep,
+            )
             for title, layer, diff_id in zip(titles, layers, diff_ids, strict=True)
         ),
     )
 
 
-def list_layer(path: Path, title: str, digest: Digest, diff_id: Digest) -> LayerListing:
-    """What a stored gzip layer holds.
+def list_layer(
+    path: Path,
+    title: str,
+    digest: Digest,
+    diff_id: Digest,
+    *,
+    compression: Compression = "gzip",
+    wanted: Callable[[str], bool] = lambda _: False,
+    keep: Keep = lambda _entry, _data: None,
+) -> LayerListing:
+    """What a stored layer holds; members only of a gzip one.
 
     Raises:
         StoreError, InputError: it is damaged, or not the layer that the digests name.
     """
     try:
         with path.open("rb") as stored:
-            stream = LayerStream(stored)
-            entries = tuple(_entries(stream))
+            stream = LayerStream(stored, compression=compression)
+            entries = tuple(_entries(stream, wanted, keep))
             stream.finish(digest, diff_id)
-        members = tuple(_members(path))
+        members = tuple(_members(path)) if compression == "gzip" else ()
         size_bytes = path.stat().st_size
     except OSError as error:
         raise StoreError(f"cannot read layer {digest.short}", found=error.strerror or str(error)) from error
@@ -140,17 +170,22 @@ class _Headers:
         self.position += size
 
 
-def _entries(stream: LayerStream) -> Iterator[ListedEntry]:
+def _entries(stream: LayerStream, wanted: Callable[[str], bool], keep: Keep) -> Iterator[ListedEntry]:
     source = _Headers(stream)
     for entry in read_entries(source):
         blocks, start = source.taken, source.start
         content = ""
         if entry.kind == "file":
             hasher = hashlib.sha256()
+            kept = bytearray() if entry.size_bytes <= _KEPT_BYTES and wanted(entry.path) else None
             for piece in stream.pieces(entry.size_bytes):
                 hasher.update(piece)
+                if kept is not None:
+                    kept += piece
             source.position += entry.size_bytes
             content = hasher.hexdigest()
+            if kept is not None:
+                keep(entry, bytes(kept))
         yield _listed(entry, blocks, start, content)
         source.taken = b""
 
