@@ -1,6 +1,6 @@
 """From a trained model to a container that behaves the same everywhere.
 
-    inspect -> lock -> build -> check        (attest, push, deploy and watch follow)
+    inspect -> lock -> build -> check -> push        (attest, deploy and watch follow)
 
 Each room is one function, offered here and loaded when first used; `intermodal.pack` is for notebooks.
 """
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from intermodal.rooms.check import check
     from intermodal.rooms.inspect import inspect
     from intermodal.rooms.lock import lock
+    from intermodal.rooms.push import pull, push
 
-__all__ = ["__version__", "build", "check", "inspect", "lock", "pack"]
+__all__ = ["__version__", "build", "check", "inspect", "lock", "pack", "pull", "push"]
 
 _HOMES = {
     "build": "intermodal.rooms.build",
@@ -26,6 +27,8 @@ _HOMES = {
     "inspect": "intermodal.rooms.inspect",
     "lock": "intermodal.rooms.lock",
     "pack": "intermodal.golden.pack",
+    "pull": "intermodal.rooms.push",
+    "push": "intermodal.rooms.push",
 }
 
 

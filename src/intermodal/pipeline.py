@@ -1,6 +1,6 @@
 """The table of contents: every command as the rooms it walks through, in order.
 
-    inspect -> lock -> build -> check        (attest, push, deploy and watch follow in later releases)
+    inspect -> lock -> build -> check -> push        (attest, deploy and watch follow in later releases)
 
 Takes paths and names as the user gave them, hands back values; prints nothing and does no I/O of its own.
 Rooms are imported where they are entered, because a command should pay only for the rooms it walks through.
@@ -9,11 +9,10 @@ Rooms are imported where they are entered, because a command should pay only for
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal.errors import CheckFailedError, DriftError, UnsafeModelError
@@ -22,6 +21,7 @@ from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
+from intermodal.outcomes import LockOutcome, ShipReport, Step
 
 if TYPE_CHECKING:
     from intermodal.engine.load import LoadReport
@@ -30,44 +30,8 @@ if TYPE_CHECKING:
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
     from intermodal.rooms.inspect.card import ModelCard
-    from intermodal.rooms.lock.rows import Lock
-
-
-class LockOutcome(Struct, frozen=True):
-    """A lock on disk, and what was done to it: "kept", "made" or "refreshed: …"."""
-
-    lock: Lock
-    path: Path
-    state: str
-    digest: Digest
-
-
-class Step(Struct, frozen=True):
-    """One room of a `ship`, as the table shows it."""
-
-    room: str
-    did: str
-    seconds: float
-
-
-class ShipReport(Struct, frozen=True):
-    """What `ship` did, what came out, and what to try next."""
-
-    steps: tuple[Step, ...]
-    image: Image
-    report: CheckReport
-    next: str
-    nothing_to_do: bool = False
-
-    def as_json(self) -> dict[str, object]:
-        """Steps, image and check report as one document."""
-        return {
-            "steps": [{"room": s.room, "did": s.did, "seconds": round(s.seconds, 3)} for s in self.steps],
-            "image": self.image.as_json(),
-            "check": self.report.as_json(),
-            "next": self.next,
-            "nothing_to_do": self.nothing_to_do,
-        }
+    from intermodal.rooms.inspect.stored import ImageCard
+    from intermodal.rooms.push import PullReport, PushReport
 
 
 def open_store(host: Host) -> Store:
@@ -171,7 +135,9 @@ def build(
     if image is None:
         image = _build_cold(path, tag, lock_file, store, host, events)
     if output is not None:
-        _write_out(image, output, store, host)
+        from intermodal.engine.export import write_out
+
+        write_out(image, output, store, host)
     return image
 
 
@@ -278,13 +244,64 @@ def ship(
                 f"look closer: intermodal run {image.name}",
             ),
         )
+    clock = time.monotonic()
+    pushed = _push_on(path, image, host, events)
+    if pushed is not None:
+        steps.append(Step("push", pushed.summary(), time.monotonic() - clock))
     return ShipReport(
         steps=tuple(steps),
         image=image,
         report=report,
-        next=f"intermodal run {image.name}",
-        nothing_to_do=known and image.unchanged,
+        next=f"intermodal run {image.name}" if pushed is None else f"intermodal pull {pushed.pinned}",
+        nothing_to_do=known and image.unchanged and (pushed is None or pushed.unchanged),
+        pushed=pushed,
     )
+
+
+def push(image: str, to: str, *, host: Host, events: Events = SILENT, plain_http: bool = False) -> PushReport:
+    """The report on an image, or the project at an existing path, that a registry now has; by default under its tag."""
+    from intermodal.registry.reference import parse_remote
+    from intermodal.rooms.push import push as push_image
+
+    store = open_store(host)
+    found = build(Path(image), host=host, events=events).name if Path(image).exists() else image
+    descriptor = store.resolve(found)
+    reference = parse_remote(to, store.tag_of(descriptor.digest, found) or "latest")
+    return push_image(descriptor, reference, store=store, host=host, events=events, plain_http=plain_http)
+
+
+def pull(
+    reference: str, *, host: Host, events: Events = SILENT, tag: str = "", platform: str = "", plain_http: bool = False
+) -> PullReport:
+    """The report on an image of a registry that the local store now holds, verified; `rooms.push.pull` says more."""
+    from intermodal.oci.reference import parse_name
+    from intermodal.registry.reference import parse_remote
+    from intermodal.rooms.push import pull as pull_image
+
+    remote = parse_remote(reference, "latest")
+    name, version = parse_name(tag) if tag else ("", "")
+    return pull_image(
+        remote,
+        store=open_store(host),
+        host=host,
+        events=events,
+        name=f"{name}:{version or 'latest'}" if name else "",
+        platform=platform,
+        plain_http=plain_http,
+    )
+
+
+def inspect_image(reference: str, *, host: Host, events: Events = SILENT, plain_http: bool = False) -> ImageCard:
+    """What an image says of itself in its labels: one of the local store, else one of a registry; no layer is read."""
+    from intermodal.rooms.inspect.stored import inspect_reference
+
+    return inspect_reference(reference, store=open_store(host), host=host, events=events, plain_http=plain_http)
+
+
+def _push_on(path: Path, image: Image, host: Host, events: Events) -> PushReport | None:
+    """The report on the push that the project asks for; None when it names no registry."""
+    to = load(path, host=host).settings.push.to
+    return push(image.name, to, host=host, events=events) if to else None
 
 
 def _build_cold(
@@ -329,37 +346,16 @@ def _build_cold(
     return image
 
 
-def _write_out(image: Image, destination: str, store: Store, host: Host) -> None:
-    """The image as an OCI layout, or as the archive that `docker load` reads."""
-    kind, _, file = destination.partition(":")
-    if kind == "docker-archive" and file:
-        from intermodal.engine.archive import write_archive
-
-        manifest = store.manifest_for(image.descriptor, host.platform)
-        write_archive(store, manifest, image.name, Path(file))
-    else:
-        from intermodal.oci.export import export
-
-        export(store, image.descriptor, destination, name=image.name)
-
-
 def _locked_replay(path: Path, host: Host, events: Events) -> Replay:
     """A function that answers requests inside the built image, and says which versions answered."""
     from intermodal.engine import get_engine
-    from intermodal.rooms.check.locked import answers
+    from intermodal.rooms.check.locked import replay
     from intermodal.rooms.lock.lockfile import read_lock
 
     store = open_store(host)
     digest = build(path, host=host, events=events).manifests[0].digest
     found = read_lock(load(path, host=host).lock_path)
-    environment = {"python": found.base.python_version, "distributions": {p.name: p.version for p in found.packages}}
-
-    def replay(requests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        engine = get_engine("sandbox", store, host)
-        told = answers(digest, requests, store=store, engine=engine, host=host, events=events)
-        return {"responses": told, "environment": environment}
-
-    return replay
+    return replay(digest, found, store=store, engine=get_engine("sandbox", store, host), host=host, events=events)
 
 
 def _card(project: Project, host: Host, events: Events) -> ModelCard:

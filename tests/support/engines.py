@@ -29,6 +29,9 @@ PACKAGES = {
     "podman": ["podman", "runc", "uidmap", "slirp4netns"],
     "ctr": ["containerd", "runc"],
     "skopeo": ["skopeo"],
+    "docker-registry": ["docker-registry"],
+    "htpasswd": ["apache2-utils"],
+    "openssl": ["openssl"],
 }
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")  # another test, or the machine itself, may be installing
 GROUP = 54400  # may use our Docker daemon

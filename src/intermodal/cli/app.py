@@ -22,11 +22,12 @@ import intermodal
 
 SECTIONS = {
     "The corridor": {
-        "ship": "Walk the whole corridor: inspect, lock, build, check.",
+        "ship": "Walk the whole corridor: inspect, lock, build, check, and push where [push] says so.",
         "inspect": "Show what a model is and needs, without opening it.",
         "lock": "Write down everything the image will hold, by hash.",
         "build": "Build the image into the local store and print its digest.",
         "check": "Start an image under least privilege and replay its golden cases.",
+        "push": "Put an image into a registry, sending only what it lacks.",
         "run": "Serve an image or project on this host, in the foreground.",
     },
     "A project": {
@@ -35,7 +36,7 @@ SECTIONS = {
     },
     "The local store": {
         "images": "List the images of the local store, or recompute everything it claims.",
-        "diff": "Show what is different between two images, predictions included.",
+        "pull": "Take an image from a registry into the local store, verified.",
         "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
         "serve-store": "Offer the local store to engines as a read-only registry.",
         "prune": "Delete what no image of the local store needs.",

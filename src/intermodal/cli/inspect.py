@@ -8,28 +8,76 @@ from typing import TYPE_CHECKING
 import click
 
 from intermodal.cli.output import Output, size, table
-from intermodal.cli.session import Session
+from intermodal.cli.session import Session, plain_http_option
 from intermodal.cli.session import command as make
+from intermodal_server import contract
 
 if TYPE_CHECKING:
     from intermodal.rooms.inspect.card import ModelCard
+    from intermodal.rooms.inspect.stored import ImageCard
     from intermodal_server.contract import TensorSpec
 
 
-@make("inspect", example=["intermodal inspect model.joblib", "intermodal inspect examples/digits --json"])
-@click.argument("path", type=click.Path(path_type=Path))
-def command(session: Session, path: Path) -> Output:
+@make(
+    "inspect",
+    example=[
+        "intermodal inspect model.joblib",
+        "intermodal inspect examples/digits --json",
+        "intermodal inspect ghcr.io/team/digits:1.0.0",
+    ],
+)
+@click.argument("target", metavar="PATH|IMAGE|REF")
+@plain_http_option
+def command(session: Session, target: str, plain_http: bool) -> Output:
     """Show what a model is and needs, without opening it.
 
     Reads format, versions, signature, size and risks from the bytes alone; nothing in the file is run. Exits with 1
     when opening the model would run code outside the allow-list.
 
-    PATH is a project folder, an intermodal.toml, or a bare model file or folder.
+    PATH is a project folder, an intermodal.toml, or a bare model file or folder; it wins when it exists. An IMAGE of
+    the local store, or a REF that names its registry, is read from its labels: no layer is fetched.
     """
     from intermodal import pipeline
 
+    path = Path(target)
+    if not path.exists() and _is_image(target, session):
+        image = pipeline.inspect_image(target, host=session.host, events=session.events, plain_http=plain_http)
+        return session.output(image.as_json(), image_text(image))
     card = pipeline.inspect(path, host=session.host, events=session.events)
     return session.output(card.as_json(), card_text(card, path), 0 if card.safe else 1)
+
+
+def _is_image(target: str, session: Session) -> bool:
+    """Whether what is no path can be an image: it names its registry, or the store knows it."""
+    from intermodal import pipeline
+    from intermodal.errors import InputError
+    from intermodal.registry.reference import names_registry
+
+    if names_registry(target):
+        return not Path(target).parent.exists() or ":" in target
+    try:
+        pipeline.open_store(session.host).resolve(target)
+    except InputError:
+        return False
+    return True
+
+
+def image_text(image: ImageCard) -> str:
+    """The card of an image as a person reads it."""
+    document = image.as_json()
+    signature = contract.Signature.from_json(image.signature())
+    rows = [
+        ("image", f"{image.reference}  ({image.where})"),
+        ("digest", str(image.digest)),
+        ("model", f"{document['format'] or 'unknown'}, {image.labels.get(contract.LABEL_FRAMEWORK) or 'plain Python'}"),
+        ("for", f"{', '.join(image.platforms)}{f', Python {image.python}' if image.python else ''}"),
+        ("size", f"{size(image.size_bytes)} in {image.layers} layers"),
+    ]
+    rows += _block("inputs", [_tensor(t) for t in signature.inputs] or ["not stated"])
+    rows += _block("outputs", [_tensor(t) for t in signature.outputs] or ["not stated"])
+    rows.append(("lock", image.labels.get(contract.LABEL_LOCK_DIGEST) or "not stated"))
+    rows.append(("note", "labels are what the builder says; intermodal check proves the predictions"))
+    return table(rows)
 
 
 def card_text(card: ModelCard, path: Path) -> str:

@@ -78,6 +78,13 @@ def lock_option(function: Callable[..., Output]) -> Callable[..., Output]:
     return option(function)
 
 
+def plain_http_option(function: Callable[..., Output]) -> Callable[..., Output]:
+    """`--plain-http`, for registries without TLS that are not this machine."""
+    return click.option(
+        "--plain-http", is_flag=True, help="Speak to the registry without TLS; loopback needs no such permission."
+    )(function)
+
+
 def _shared() -> list[click.Parameter]:
     return [
         click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document and nothing else."),

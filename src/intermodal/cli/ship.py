@@ -12,7 +12,7 @@ from intermodal.cli.session import Session, engine_option, lock_option
 from intermodal.cli.session import command as make
 
 if TYPE_CHECKING:
-    from intermodal.pipeline import ShipReport
+    from intermodal.outcomes import ShipReport
 
 
 @make("ship", example=["intermodal ship model.joblib", "intermodal ship examples/digits"])
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 @engine_option("What runs the check.")
 @lock_option
 def command(session: Session, path: Path, lock_file: Path | None, engine: str) -> Output:
-    """Walk the whole corridor: inspect, lock, build, check.
+    """Walk the whole corridor: inspect, lock, build, check, and push where [push] says so.
 
-    Ends with a checked image in the local store. A second run does only what changed, and says so.
+    Ends with a checked image in the local store, and in the registry that the project names. A second run does only
+    what changed, and says so.
 
     PATH is a project folder, an intermodal.toml, or a bare model file or folder.
     """
@@ -39,8 +40,9 @@ def report_text(report: ShipReport) -> str:
     image = report.image
     sizes = f"{size(image.compressed_bytes)} compressed, {size(image.size_bytes)} unpacked"
     head = "nothing to do\n" if report.nothing_to_do else ""
+    pushed = f"{report.pushed.pinned}\n" if report.pushed is not None else ""
     return (
         f"{head}{table(rows, right=[2])}\n\n"
-        f"{image.name.partition(':')[0]}@{image.digest}\n{image.name}  {sizes}\n"
+        f"{image.name.partition(':')[0]}@{image.digest}\n{image.name}  {sizes}\n{pushed}"
         f"next: {report.next}"
     )

@@ -98,7 +98,9 @@ class LayerRules:
             )
         deleted = name.removeprefix(WHITEOUT)
         opaque = name == OPAQUE and parent
-        if entry.kind != "file" or not (opaque or (deleted not in ("", ".", "..") and not deleted.startswith(WHITEOUT))):
+        if entry.kind != "file" or not (
+            opaque or (deleted not in ("", ".", "..") and not deleted.startswith(WHITEOUT))
+        ):
             raise UnsafePathError("the layer deletes something that no layer may delete", found=f"whiteout {path}")
 
     def _need_folder(self, folder: str, path: str) -> None:

@@ -19,7 +19,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from intermodal.errors import DuplicatePathError, InputError, UnsafePathError
+from intermodal.errors import InputError
 from intermodal.host.files import failure
 from intermodal.oci.digest import Digest
 from intermodal.oci.folder_once import folder_once

@@ -151,10 +151,10 @@ def test_an_unsafe_model_is_a_card_and_a_no(tmp_path: Path) -> None:
 
 def test_notices_are_warnings_of_the_document(tmp_path: Path) -> None:
     (tmp_path / "predictor.py").write_text("class P:\n    def predict(self, x):\n        return x\n")
-    (tmp_path / "intermodal.toml").write_text('[model]\npredictor = "predictor:P"\n[push]\nto = "r/x"\n')
-    assert "note: not built yet, without effect: [push]" in intermodal("inspect", ".", home=tmp_path, cwd=tmp_path).err
+    (tmp_path / "intermodal.toml").write_text('[model]\npredictor = "predictor:P"\n[scan]\nfail_on = "low"\n')
+    assert "note: not built yet, without effect: [scan]" in intermodal("inspect", ".", home=tmp_path, cwd=tmp_path).err
     document = intermodal("inspect", ".", "--json", home=tmp_path, cwd=tmp_path)
-    assert document.json["warnings"] == ["not built yet, without effect: [push]"]
+    assert document.json["warnings"] == ["not built yet, without effect: [scan]"]
 
 
 def test_init_writes_what_load_reads_and_never_overwrites(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ hardened, without network, with its start check off (it may have no golden cases
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intermodal.engine.image import read_image, unpacked_layers
 from intermodal.engine.interface import Engine, RunRequest
@@ -20,6 +20,10 @@ from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import read_metadata
 from intermodal.rooms.check.probe import Client, await_ready, start_limit_s
 from intermodal_server.contract import ENV_START_CHECK
+
+if TYPE_CHECKING:
+    from intermodal.golden.record import Replay
+    from intermodal.rooms.lock.rows import Lock
 
 
 def answers(
@@ -51,3 +55,14 @@ def answers(
             return [client.infer({k: v for k, v in request.items() if k != "id"}) for request in requests]
         finally:
             client.close()
+
+
+def replay(image: Digest, lock: Lock, *, store: Store, engine: Engine, host: Host, events: Events = SILENT) -> Replay:
+    """A function that answers requests inside `image`, and says which versions of its `lock` answered."""
+    environment = {"python": lock.base.python_version, "distributions": {p.name: p.version for p in lock.packages}}
+
+    def ask(requests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        told = answers(image, requests, store=store, engine=engine, host=host, events=events)
+        return {"responses": told, "environment": environment}
+
+    return ask
