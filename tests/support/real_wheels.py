@@ -1,7 +1,8 @@
 """Published wheels for tests: the pinned table `real-wheels.txt`, and the files, fetched once into the test cache.
 
-The table is a requirements file that pip itself reads; the comment above each row says what the wheel exercises, "big:"
-marks those that only the command for big ones takes. Hashes stand for the wheels of Linux on x86-64 and arm64.
+The table is a requirements file that pip itself reads; the comment above each row says what the wheel exercises, and
+"big:" where it is. Hashes stand for the wheels of Linux on x86-64 and arm64. After a change of names or versions,
+`cd tests && python -m support.real_wheels` writes the hashes that the machine's indexes state.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -23,6 +25,7 @@ from intermodal.rooms.build.wheels.groups import LockedWheel
 from support.envs import CACHE
 
 TABLE = Path(__file__).with_name("real-wheels.txt")
+_FITTING = re.compile(r"-(cp31[1-4]-cp31[1-4]|cp3\d+-abi3|(py2\.)?py3-none)-(any|.*manylinux.*_(x86_64|aarch64))\.whl$")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,29 @@ def _real(path: Path) -> RealWheel:
     return RealWheel(LockedWheel(name, str(version), path.name, digest, size_bytes), path)
 
 
+def renew() -> None:
+    """Write the table again, with the hashes of every wheel that Linux and a Python of today could take."""
+    from intermodal.fetch.index import offered
+    from intermodal.fetch.transfer import Transfers, file_path
+    from intermodal.host import read
+
+    blocks = []
+    with Transfers(read()) as transfers:
+        for row in table():
+            hashes = set()
+            for link in offered(transfers, row.name):
+                if not _FITTING.search(link.filename) or parse_wheel_filename(link.filename)[1].public != row.version:
+                    continue
+                if row.name == "torch" and "+cpu" not in link.filename:
+                    continue
+                local = link.digest is None and link.url.startswith("file:")
+                digest = Digest.of_file(file_path(link.url))[0] if local else link.digest
+                hashes |= {digest.hex} if digest else set()
+            lines = "".join(f" \\\n    --hash=sha256:{value}" for value in sorted(hashes))
+            blocks.append(f"# {'big: ' if row.big else ''}{row.exercises}\n{row.name}=={row.version}{lines}\n")
+    TABLE.write_text("\n".join(blocks))
+
+
 def odd_wheel(folder: Path) -> RealWheel:
     """A wheel of what the specification allows and hardly anybody publishes, as one tool or another has written it."""
     info, data = "odd-1.0.dist-info", "odd-1.0.data"
@@ -105,6 +131,7 @@ odd-window = odd.main:run
         ("odd/tests/run.py", "assert True\n", 0o100711),
         ("odd/naïve/größe 日本.txt", "å", 0o600),
         ("odd/no, mode.txt", "made on Windows", 0),
+        ("odd/__pycache__/main.cpython-311.pyc", "not what it says", 0o100644),
         ("odd.pth", "odd/naïve\n", 0o644),
         (f"{data}/scripts/odd", "#!python\nold = 1\n", 0o100755),
         (f"{data}/scripts/odd-script.py", "#!python\nold = 1\n", 0o100755),
@@ -142,3 +169,7 @@ def quoted(path: str) -> str:
 def record_hash(text: str) -> str:
     """A hash as RECORD writes it."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+if __name__ == "__main__":
+    renew()
