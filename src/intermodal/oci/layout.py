@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from intermodal.errors import StoreError, UnknownImageError
+from intermodal.errors import InputError, StoreError, UnknownImageError
 from intermodal.host.files import failure, replace_file
 from intermodal.host.held import Sweep
 from intermodal.oci import reference as references
@@ -320,7 +320,7 @@ class Store:
             return [parse_descriptor(item) for item in document["manifests"]]
         except OSError as error:
             raise failure("cannot read the store's list of images", self._index, error) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
             raise StoreError(
                 "the store's list of images is damaged",
                 found=f"{self._index}: {error}",
