@@ -23,11 +23,11 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.manifest import MAX_BYTES
 from intermodal.registry.auth import Scopes, scopes_for
 from intermodal.registry.documents import ACCEPT, read_document
-from intermodal.registry.patience import Patience
+from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference, parse_remote
 from intermodal.registry.settings import read_settings
 from intermodal.registry.transport import Ask, Transport
-from intermodal.registry.wire import Answer, Speed, Wire
+from intermodal.registry.wire import Answer, Wire
 
 PAGES = 1000
 PAGE_BYTES = 16 << 20
@@ -44,12 +44,10 @@ class Document(Struct, frozen=True):
 class Registries:
     """The registries of one run; close it, or use it in a `with` block."""
 
-    def __init__(
-        self, host: Host, *, patience: Patience | None = None, speed: Speed | None = None, read_s: float = 60.0
-    ) -> None:
+    def __init__(self, host: Host, manner: Manner | None = None) -> None:
         self.host = host
-        self.patience = patience or Patience()
-        self._wire = Wire(host, speed=speed, read_s=read_s)
+        self.manner = manner or Manner()
+        self._wire = Wire(host, self.manner)
         self._transports: dict[tuple[str, bool], Transport] = {}
 
     def __enter__(self) -> Registries:
@@ -67,7 +65,7 @@ class Registries:
         key = (reference.registry, plain_http)
         if key not in self._transports:
             settings = read_settings(self.host, reference.registry, plain_http=plain_http)
-            self._transports[key] = Transport(settings, self.host, self._wire, self.patience)
+            self._transports[key] = Transport(settings, self.host, self._wire, self.manner.patience)
         return Repository(self._transports[key], reference.repository)
 
     def sources(self, reference: RemoteReference, *, plain_http: bool = False) -> tuple[Repository, ...]:

@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from msgspec import Struct
 
 from intermodal.fetch.transfer import RETRIABLE
+from intermodal.registry.pace import Speed
 
 
 class Patience(Struct, frozen=True):
@@ -39,6 +40,14 @@ class Patience(Struct, frozen=True):
     def wait(self, attempt: int, asked_s: float | None = None) -> None:
         """Wait, at least as long as the registry asked."""
         self.sleep(max(self.pause_s(attempt), min(asked_s or 0.0, self.most_wait_s)))
+
+
+class Manner(Struct, frozen=True):
+    """How a run treats registries: how patient it is, and how slow they may be."""
+
+    patience: Patience = Patience()
+    speed: Speed = Speed()
+    read_s: float = 60.0  # for one piece of an answer
 
 
 def may_pass(status: int) -> bool:

@@ -62,6 +62,7 @@ class Transport:
         self.settings = settings
         self.patience = patience
         self.authority = Authority(settings, host, wire, patience)
+        self.speed = wire.speed
         self._host, self._wire = host, wire
         self._origin = ""
         self._guard = threading.Lock()

@@ -30,8 +30,8 @@ from intermodal.oci.blob import damaged
 from intermodal.oci.descriptor import Descriptor
 from intermodal.registry.auth import scopes_for
 from intermodal.registry.client import Repository
+from intermodal.registry.pace import keep_pace
 from intermodal.registry.transport import Ask
-from intermodal.registry.wire import Speed, keep_pace
 
 READ_BYTES = 1 << 20
 SEND_BYTES = 1 << 17  # one piece must pass within the time-out of a socket
@@ -108,15 +108,7 @@ class _LostError(Exception):
     """The registry no longer knows the upload, or disagrees about its state: begin anew."""
 
 
-def upload(
-    repository: Repository,
-    path: Path,
-    blob: Descriptor,
-    *,
-    mount_from: str = "",
-    task: Task,
-    speed: Speed | None = None,
-) -> Sent:
+def upload(repository: Repository, path: Path, blob: Descriptor, *, mount_from: str = "", task: Task) -> Sent:
     """How `blob` came into `repository`, which holds it from now on.
 
     Args:
@@ -125,21 +117,21 @@ def upload(
         blob: what they must be.
         mount_from: another repository of the same registry that may have it already; "" for none.
         task: is told every byte once.
-        speed: the slowest that counts as alive.
 
     Raises:
         StoreError: the file is damaged.
         RegistryError: refused.
         RegistryUnreachableError: it did not get through, however often it was tried.
     """
-    return _Upload(repository, _Blob(path, blob, task), blob, speed or Speed()).run(mount_from)
+    return _Upload(repository, _Blob(path, blob, task), blob).run(mount_from)
 
 
 class _Upload:
     """One blob on its way."""
 
-    def __init__(self, repository: Repository, source: _Blob, blob: Descriptor, speed: Speed) -> None:
-        self._repository, self._source, self._blob, self._speed = repository, source, blob, speed
+    def __init__(self, repository: Repository, source: _Blob, blob: Descriptor) -> None:
+        self._repository, self._source, self._blob = repository, source, blob
+        self._speed = repository.transport.speed
         self._patience = repository.transport.patience
         self._location = ""
         self._offset = 0  # what the registry is known to hold

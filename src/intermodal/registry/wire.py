@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from intermodal.errors import RegistryError, RegistryUnreachableError
 from intermodal.fetch.proxies import proxy_for
 from intermodal.fetch.transfer import AGENT, reason, shown
 from intermodal.host import Host
+from intermodal.registry.pace import Speed, keep_pace
+from intermodal.registry.patience import Manner
 from intermodal.registry.settings import Trust
 
 if TYPE_CHECKING:
@@ -32,18 +31,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 1 << 18
 CONNECT_S = 15.0  # also for each piece that is sent
-READ_S = 60.0
 PROBE_S = 5.0
-
-Piece = TypeVar("Piece", bytes, memoryview)
-
-
-class Speed(Struct, frozen=True):
-    """The slowest that counts as alive: `least_bytes` in each window of `window_s` seconds."""
-
-    least_bytes: int = 32 << 10
-    window_s: float = 30.0
-    now_s: Callable[[], float] = time.monotonic
 
 
 class Answer:
@@ -106,31 +94,13 @@ class Answer:
             self._response.close()
 
 
-def keep_pace(pieces: Iterator[Piece], speed: Speed, where: str) -> Iterator[Piece]:
-    """`pieces`, as long as they come fast enough.
-
-    Raises:
-        RegistryUnreachableError: a window has passed with fewer bytes than it must have.
-    """
-    began, count = speed.now_s(), 0
-    for piece in pieces:
-        yield piece
-        count += len(piece)
-        if (now := speed.now_s()) - began >= speed.window_s:
-            if count < speed.least_bytes:
-                raise RegistryUnreachableError(
-                    f"the transfer of {where} is too slow", found=f"{count} bytes in {now - began:.0f} s"
-                )
-            began, count = now, 0
-
-
 class Wire:
     """The connections of one run, shared by its threads; close it, or use it in a `with` block."""
 
-    def __init__(self, host: Host, *, speed: Speed | None = None, read_s: float = READ_S) -> None:
+    def __init__(self, host: Host, manner: Manner) -> None:
         self.host = host
-        self.speed = speed or Speed()
-        self.read_s = read_s
+        self.speed = manner.speed
+        self.read_s = manner.read_s
         self._pools: dict[tuple[str, Trust], PoolManager] = {}
         self._guard = threading.Lock()
 

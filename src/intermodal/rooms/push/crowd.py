@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from intermodal.errors import Interrupted
 from intermodal.events import Task
-from intermodal.registry.patience import Patience
+from intermodal.registry.patience import Manner, Patience
 
 THREADS = 4
 
@@ -57,10 +57,10 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], stop: threading.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def stoppable_patience(stop: threading.Event) -> Patience:
-    """The usual patience, whose waiting ends when the whole undertaking does."""
+def stoppable_manner(stop: threading.Event) -> Manner:
+    """The usual manner, whose waiting ends when the whole undertaking does."""
 
     def sleep(pause_s: float) -> None:
         stop.wait(pause_s)
 
-    return Patience(sleep=sleep)
+    return Manner(Patience(sleep=sleep))

@@ -43,9 +43,9 @@ from intermodal.oci.verify import verify_layer
 from intermodal.registry.client import Document, Registries, Repository
 from intermodal.registry.documents import Config, Index, Manifest, parse_config, parse_manifest
 from intermodal.registry.download import download
-from intermodal.registry.patience import Patience
+from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference
-from intermodal.rooms.push.crowd import StoppableTask, each, stoppable_patience
+from intermodal.rooms.push.crowd import StoppableTask, each, stoppable_manner
 from intermodal.rooms.push.report import PullReport
 
 ALL = "all"
@@ -78,7 +78,7 @@ def pull(
     name: str = "",
     platform: str = "",
     plain_http: bool = False,
-    patience: Patience | None = None,
+    manner: Manner | None = None,
     limits: Limits = LIMITS,
 ) -> PullReport:
     """The report on an image that the store now holds.
@@ -91,7 +91,7 @@ def pull(
         name: NAME:TAG in the store; default: the reference itself.
         platform: "linux/arm64", "all", or "" for this machine's.
         plain_http: the user allows a connection without TLS.
-        patience: how long to keep trying.
+        manner: how patient to be with the registry.
         limits: what counts as a bomb.
 
     Raises:
@@ -101,8 +101,8 @@ def pull(
     """
     began = time.monotonic()
     stop = threading.Event()
-    patience = patience or stoppable_patience(stop)
-    with store.session(), Registries(host, patience=patience) as registries:
+    manner = manner or stoppable_manner(stop)
+    with store.session(), Registries(host, manner) as registries:
         sources = registries.sources(reference, plain_http=plain_http)
         one = _Pull(store, sources, events, stop, limits)
         top, images = one.documents(reference, platform, host.platform)

@@ -25,10 +25,10 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal.oci.manifest import parse_descriptor
 from intermodal.registry.client import Registries, Repository
-from intermodal.registry.patience import Patience
+from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference
 from intermodal.registry.upload import upload
-from intermodal.rooms.push.crowd import StoppableTask, each, stoppable_patience
+from intermodal.rooms.push.crowd import StoppableTask, each, stoppable_manner
 from intermodal.rooms.push.neighbours import Neighbours
 from intermodal.rooms.push.report import PushReport
 
@@ -49,7 +49,7 @@ def push(
     host: Host,
     events: Events = SILENT,
     plain_http: bool = False,
-    patience: Patience | None = None,
+    manner: Manner | None = None,
 ) -> PushReport:
     """The report on an image that the registry now has under `reference`.
 
@@ -60,7 +60,7 @@ def push(
         host: this machine.
         events: where progress goes.
         plain_http: the user allows a connection without TLS.
-        patience: how long to keep trying.
+        manner: how patient to be with the registry.
 
     Raises:
         RegistryError: the registry refused; nothing of the image can be seen there.
@@ -74,8 +74,8 @@ def push(
             next=f"push it as {reference.name}:TAG",
         )  # fmt: skip
     stop = threading.Event()
-    patience = patience or stoppable_patience(stop)
-    with store.session(), Registries(host, patience=patience) as registries:
+    manner = manner or stoppable_manner(stop)
+    with store.session(), Registries(host, manner) as registries:
         repository = registries.repository(reference, plain_http=plain_http)
         there = repository.find_manifest(reference.target, write=True)
         if there is not None and (there.digest, there.size_bytes) == (image.digest, image.size_bytes):
