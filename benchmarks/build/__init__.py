@@ -43,9 +43,10 @@ def main(arguments: Sequence[str]) -> None:
         running = None if options.no_peers else stack.enter_context(daemon())
         bench = Bench(seed, running, None if options.no_peers else bento / "bentoml", options.runs, options.cold)
         if running is not None:  # what every warm row starts from
-            for peer in [*bench.dockerfiles.values(), *([bench.bento] if bench.bento else [])]:
-                _say(f"first build of {peer.image}")
-                peer.build()
+            for name in (*bench.dockerfiles, "bento"):
+                _say(f"first build with {name}")
+                if why := bench.first_build(name):
+                    _say(f"{name} is left out, it cannot build here: {why}")
         rows: list[Row] = []
         for name, action in names(bench).items():
             if not options.only or name in options.only:

@@ -150,6 +150,7 @@ def daemon() -> Iterator[Daemon]:
         found.run("import", "--change", "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", workshop.slim_base(), "bench-slim")
         _import_folder(found, "bench-wheels", workshop.wheels())
         _import_folder(found, "bench-uv", workshop.environment("uv", "uv==0.13.9"), only="uv")
+        found.run("build", "--tag", "bench-slim-uv", "--file", workshop.PEERS / "bento-base.Dockerfile", workshop.PEERS)
         yield found
 
 

@@ -91,6 +91,18 @@ class Bench:
             found["bento"] = lambda: action(bento)
         return found
 
+    def first_build(self, name: str) -> str:
+        """What every warm row of a peer starts from; why it cannot take part, "" when it can."""
+        peer = self.dockerfiles.get(name) or self.bento
+        assert peer is not None
+        try:
+            peer.build()
+        except RuntimeError as error:
+            self.dockerfiles.pop(name, None)
+            self.bento = None if peer is self.bento else self.bento
+            return str(error)[-2000:]
+        return ""
+
     # --- rows, in the order of the table ---------------------------------------------------------------------------
     def wheels(self) -> list[Row]:
         """Wheels to layers against recompressing them."""
