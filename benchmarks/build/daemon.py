@@ -16,7 +16,7 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -61,14 +61,13 @@ class Daemon:
         done = run([program or self.client, *words], env=dict(self.variables), cwd=cwd)
         return replace(done, cpu_s=done.cpu_s + cpu_of_tree(self.process) - before)
 
-    def start(self, image: str, port: int, path: str) -> tuple[Run, str]:
+    def start(self, image: str, port: int, path: str, *options: str) -> tuple[Run, str]:
         """From `docker run` until the server says it is ready, and the container; asked from within, without a network.
 
         A bridge is shared by all daemons of a machine, and the proxies of published ports add a second of their own.
         """
         began = time.perf_counter()
-        run_words = ["run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp"]
-        container = self.run(*run_words, image).out.strip()
+        container = self.run("run", "--detach", "--network", "none", *options, image).out.strip()
         process = json.loads(self.run("inspect", container).out)[0]["State"]["Pid"]
         with ThreadPoolExecutor(1) as inside:  # a thread that enters the container's network never leaves it
             ready = inside.submit(_await_ready, process, port, path).result()
@@ -85,28 +84,22 @@ class Daemon:
         found: list[str] = json.loads(self.run("inspect", image).out)[0]["RootFS"]["Layers"]
         return found
 
-    def new_bytes(self, image: str, before: list[str]) -> int:
-        """What a push would send of the layers that were not there before: their size by gzip level 6."""
-        return sum(size for diff_id, size in self._sizes(image) if diff_id not in before)
-
-    def image_bytes(self, image: str) -> int:
-        """The size of all layers by gzip level 6."""
-        return sum(size for _, size in self._sizes(image))
-
-    def _sizes(self, image: str) -> list[tuple[str, int]]:
+    def pushed_bytes(self, image: str, there: Sequence[str] = ()) -> int:
+        """What a push would send of an image: its layers by gzip level 6, without those that are `there` already."""
         saved = workshop.OUT / "saved.tar"
         self.run("save", "--output", saved, image)
+        size = 0
         with tarfile.open(saved) as tar:
             manifest = json.load(tar.extractfile("manifest.json"))[0]  # type: ignore[arg-type]
-            sizes = []
-            for name in manifest["Layers"]:
-                stream, size = tar.extractfile(name), 0
-                squeeze = zlib.compressobj(6)
-                while stream and (chunk := stream.read(1 << 20)):
+            for diff_id, name in zip(self.layers(image), manifest["Layers"], strict=True):
+                stream, squeeze = tar.extractfile(name), zlib.compressobj(6)
+                if stream is None or diff_id in there:
+                    continue
+                while chunk := stream.read(1 << 20):
                     size += len(squeeze.compress(chunk))
-                sizes.append(size + len(squeeze.flush()))
+                size += len(squeeze.flush())
         saved.unlink()
-        return list(zip(self.layers(image), sizes, strict=True))
+        return size
 
 
 def _await_ready(process: int, port: int, path: str) -> bool:
