@@ -39,6 +39,9 @@ _KINDS: dict[bytes, Kind] = {
 }
 
 
+_GLOBAL_NEVER = frozenset(("path", "linkpath", "size"))  # some readers would apply them to every entry
+
+
 class Source(Protocol):
     """Uncompressed bytes, read forward."""
 
@@ -73,26 +76,38 @@ def read_entries(source: Source) -> Iterator[TarEntry]:
     """
     pax: dict[str, bytes] = {}
     long_name = long_target = b""
+    extended: set[bytes] = set()  # kinds of extended headers that await their entry
     while True:
         header = source.take(BLOCK)
         if len(header) < BLOCK:
             raise InputError("the layer's tar ends in the middle of a header", found=f"{len(header)} bytes of 512")
         if header == bytes(BLOCK):
+            if extended:
+                raise InputError("the layer's tar ends behind an extended header that belongs to no entry")
             return
         _verify_checksum(header)
         size = _number(header[124:136])
         flag = header[156:157]
         if flag in (b"x", b"g", b"L", b"K"):
             data = _extended(source, size)
+            if flag in extended or (extended and b"x" in extended | {flag} and flag != b"g"):
+                raise InputError("the layer's tar has two extended headers for one name", found=f"{flag!r}")
+            extended |= {flag} - {b"g"}
+            if flag in (b"L", b"K") and not data.rstrip(b"\0"):
+                raise InputError("the layer's tar has an extended header with an empty name")
             if flag == b"L":
                 long_name = data.rstrip(b"\0")
             elif flag == b"K":
                 long_target = data.rstrip(b"\0")
             elif flag == b"x":
                 pax = _parse_pax(data)
+            elif flag == b"g" and not _GLOBAL_NEVER.isdisjoint(_parse_pax(data)):
+                raise InputError(
+                    "the layer's tar gives all entries one name, target or size", found="global pax header"
+                )
             continue
         entry = _entry(header, flag, size, pax, long_name, long_target)
-        pax, long_name, long_target = {}, b"", b""
+        pax, long_name, long_target, extended = {}, b"", b"", set()
         yield entry
         source.skip(-entry.size_bytes % BLOCK)
 
@@ -103,6 +118,8 @@ def _entry(
     """One header with its extensions, as a value."""
     if flag not in _KINDS:
         raise InputError("the layer holds a tar entry of a kind we do not unpack", found=f"type flag {flag!r}")
+    if b"" in (pax.get("path"), pax.get("linkpath")):
+        raise InputError("the layer's tar has an extended header with an empty name")
     if any(key.startswith("GNU.sparse") for key in pax):
         raise InputError("the layer holds a sparse file", found="pax records GNU.sparse.*")
     name = header[:100].split(b"\0", 1)[0]

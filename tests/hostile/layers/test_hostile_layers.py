@@ -68,8 +68,8 @@ def raw(flag: bytes, size: int, name: bytes = b"x") -> bytes:
     return bytes(header)
 
 
-def pax(records: bytes) -> bytes:
-    return raw(b"x", len(records)) + records + bytes(-len(records) % 512)
+def pax(records: bytes, flag: bytes = b"x") -> bytes:
+    return raw(flag, len(records)) + records + bytes(-len(records) % 512)
 
 
 HOME = "OUTSIDE"  # replaced by a real folder that must stay as it is
@@ -137,6 +137,15 @@ CASES: dict[str, tuple[Callable[[str], bytes], str]] = {
     "pax length lies": (lambda _: pax(b"99 path=a\n") + raw(b"0", 0) + bytes(1024), "damaged pax"),
     "pax length zero": (lambda _: pax(b"0 path=a\n") + raw(b"0", 0) + bytes(1024), "damaged pax"),
     "pax record without a length": (lambda _: pax(b"9 path=a\nx\n") + raw(b"0", 0) + bytes(1024), "damaged pax"),
+    "two long names for one entry": (
+        lambda _: raw(b"L", 2) + b"a\0" + bytes(510) + raw(b"L", 2) + b"b\0" + bytes(510) + raw(b"0", 0) + bytes(1024),
+        "two extended headers",
+    ),
+    "one name for all entries": (
+        lambda _: pax(b"10 path=b\n", b"g") + raw(b"0", 0, b"a") + bytes(1024),
+        "all entries",
+    ),
+    "pax header of no entry": (lambda _: tar(file("a"))[:1024] + pax(b"10 path=b\n") + bytes(1024), "no entry"),
     "pax size is no number": (lambda _: pax(b"10 size=-1\n") + raw(b"0", 0) + bytes(1024), "number|damaged pax"),
     "negative size": (lambda _: _with_size(b"\xff" * 12), "negative or oversized"),
     "size is no number": (lambda _: _with_size(b"12x45678901\0"), "else than a number"),
