@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -11,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support import debs
 from support.hosts import empty_host
 from support.wheels import make_wheel
@@ -61,7 +61,7 @@ class Bench:
 
     def __init__(self, folder: Path, *, cores: int = 2) -> None:
         self.folder = folder
-        self.host: Host = dataclasses.replace(empty_host(folder), cores=cores)
+        self.host: Host = replace(empty_host(folder), cores=cores)
         self.store = Store(folder / "store").open_or_create()
         self.notices: list[str] = []
         self.packages = debs.python_base()
@@ -86,11 +86,9 @@ class Bench:
         return path
 
     def make_lock(self, *wheels: Path, size: bool = True) -> Lock:
-        rows = tuple(
-            dataclasses.replace(row, url=self.files[row.digest].as_uri()) for row in debs.deb_rows(self.packages)
-        )
+        rows = tuple(replace(row, url=self.files[row.digest].as_uri()) for row in debs.deb_rows(self.packages))
         tree, _ = server_tree()
-        return dataclasses.replace(
+        return replace(
             debs.lock_of(rows, policy=Policy(bytecode="none")),
             name="digits",
             packages=tuple(package(path, size=size) for path in (wheels or (self.alpha, self.beta))),
@@ -118,6 +116,7 @@ class Bench:
             path=self.root / "net", digest=Digest.of(b"m"), format="predictor", framework="", backend="predictor",
             loader="predictor", call="named", signature=Signature((TensorSpec("X", "FP64", (-1, 4)),), ()),
             size_bytes=1, files=(), versions={}, requires=(), python="", imports=(), findings=(), safe=True,
+            entry="net",
         )  # fmt: skip
 
     def build(self) -> Image:
@@ -302,33 +301,33 @@ def test_equal_files_in_two_layers_are_told_once(bench: Bench) -> None:
 
 
 def test_a_lock_for_another_server_is_refused(bench: Bench) -> None:
-    bench.lock = dataclasses.replace(bench.lock, server=dataclasses.replace(bench.lock.server, tree=Digest.of(b"x")))
+    bench.lock = replace(bench.lock, server=replace(bench.lock.server, tree=Digest.of(b"x")))
     assert "intermodal lock" in fails(bench, DriftError).next[0]
 
 
 def test_what_cannot_be_built_yet_or_here_says_so(bench: Bench) -> None:
     plain = bench.lock
-    bench.lock = dataclasses.replace(plain, policy=dataclasses.replace(plain.policy, compression="zstd"))
+    bench.lock = replace(plain, policy=replace(plain.policy, compression="zstd"))
     fails(bench, NotBuiltYetError)
-    bench.lock = dataclasses.replace(plain, policy=dataclasses.replace(plain.policy, bytecode="all"))
-    bench.host = dataclasses.replace(bench.host, architecture="arm64")
+    bench.lock = replace(plain, policy=replace(plain.policy, bytecode="all"))
+    bench.host = replace(bench.host, architecture="arm64")
     assert "bytecode" in str(fails(bench, HostError))
 
 
 def test_nccl_is_left_out_of_a_cpu_image_unless_kept(bench: Bench) -> None:
     nccl = make_wheel(bench.folder / "wheels", "nvidia_nccl_cu12", "2.0", {"nvidia/nccl.so": "x"})
     lock = bench.make_lock(bench.alpha, bench.beta, nccl)
-    packages = tuple(dataclasses.replace(p, name=p.name.replace("_", "-")) for p in lock.packages)
-    bench.lock = dataclasses.replace(lock, packages=packages)
+    packages = tuple(replace(p, name=p.name.replace("_", "-")) for p in lock.packages)
+    bench.lock = replace(lock, packages=packages)
     assert not [name for name in bench.tree(bench.build()) if "nccl" in name]
     assert "nvidia-nccl-cu12" in bench.notices[0]
-    policy = dataclasses.replace(lock.policy, keep=("nvidia-nccl-cu12",))
-    bench.lock = dataclasses.replace(bench.lock, policy=policy)
+    policy = replace(lock.policy, keep=("nvidia-nccl-cu12",))
+    bench.lock = replace(bench.lock, policy=policy)
     assert [name for name in bench.tree(bench.build()) if name.endswith("nvidia/nccl.so")]
 
 
 def test_a_model_without_files_still_has_its_folder(bench: Bench) -> None:
-    bench.lock = dataclasses.replace(bench.lock, model=(), golden=None)
+    bench.lock = replace(bench.lock, model=(), golden=None)
     image = bench.build()
     assert "model" in bench.tree(image)
     labels = bench.store.config(image.descriptor)["config"]["Labels"]

@@ -1,6 +1,5 @@
 """Byte code compiled over the real protocol, by the interpreter that runs the tests (the image's own is in e2e)."""
 
-import dataclasses
 import importlib.util
 import marshal
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
+from msgspec.structs import replace
 from support.envs import CACHE
 from support.hosts import empty_host
 
@@ -48,7 +48,7 @@ def compiled(
     tmp_path: Path, items: list[tuple[str, bytes]], *, cores: int = 2, seed: str = "", events: Events | None = None
 ) -> dict[str, bytes | None]:
     host = empty_host(tmp_path, {ORDER_VARIABLE: seed} if seed else {})
-    host = dataclasses.replace(host, cores=cores)
+    host = replace(host, cores=cores)
     with Here(lambda: Path("/"), PYTHON, host, events or Heard()) as compiler:
         return dict(compiler.compile(items))
 
