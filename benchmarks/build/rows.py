@@ -243,7 +243,7 @@ class Bench:
             daemon.remove(container)
             return done + ready
 
-        runs = alternate({"ours": ours, **self.peers(theirs)}, max(3, self.cold_rounds))
+        runs = alternate({"ours": ours, **self.peers(theirs)}, max(2, self.cold_rounds))
         own = sorted(imports)[len(imports) // 2]
         row = self.row("one line changed → answering in docker", runs, own + 1)
         row.limit = f"1 s over its imports and load ({own:.2f} s)"
