@@ -172,7 +172,8 @@ def _extended(source: Source, size: int) -> bytes:
     data = source.take(size)
     if len(data) < size:
         raise InputError("the layer's tar ends in the middle of an extended header")
-    source.skip(-size % BLOCK)
+    if source.take(-size % BLOCK).strip(b"\0"):  # some readers take a name up to its NUL, whatever its size
+        raise InputError("the layer's tar has an extended header with bytes behind its end")
     return data
 
 

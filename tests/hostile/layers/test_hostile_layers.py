@@ -145,6 +145,11 @@ CASES: dict[str, tuple[Callable[[str], bytes], str]] = {
         lambda _: pax(b"10 path=b\n", b"g") + raw(b"0", 0, b"a") + bytes(1024),
         "all entries",
     ),
+    "long name longer than it says": (
+        lambda _: raw(b"L", 2) + b"abc" + bytes(509) + raw(b"0", 0) + bytes(1024),
+        "bytes behind its end",
+    ),
+    "long name that is empty": (lambda _: raw(b"L", 0) + raw(b"0", 0) + bytes(1024), "empty name"),
     "pax header of no entry": (lambda _: tar(file("a"))[:1024] + pax(b"10 path=b\n") + bytes(1024), "no entry"),
     "pax size is no number": (lambda _: pax(b"10 size=-1\n") + raw(b"0", 0) + bytes(1024), "number|damaged pax"),
     "negative size": (lambda _: _with_size(b"\xff" * 12), "negative or oversized"),
