@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from intermodal.errors import IndexUnreachableError, IntermodalError, RequirementError
+from intermodal.errors import DownloadError, IndexUnreachableError, IntermodalError, RequirementError
 from intermodal.host.files import failure
 from intermodal.host.pip import without_credentials
 
@@ -28,6 +28,7 @@ _SOURCE_ONLY = re.compile(
 _NO_TAG = re.compile(r"([A-Za-z0-9][\w.-]*)(?:([=<>!~]=?[^\s,]*))? (?:have|has) no wheels with a matching")
 _UNKNOWN = re.compile(r"([A-Za-z0-9][\w.-]*) was not found in the (?:package registry|provided package locations)")
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)")
+_DAMAGED = re.compile(r"The structure of `([^`]+)` \(v?([^)]*)\) was invalid:?\s*([^\n]*)")
 _MACHINE = re.compile(r"\(os error (\d+)\)")
 _OUR_MACHINE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -49,6 +50,12 @@ def explain(stderr: str, question: Question, host: Host) -> IntermodalError:
     causes = _causes(text)
     if _REFUSED.search(text):
         return _no_access(text, host)
+    if damaged := _DAMAGED.search(text):
+        return DownloadError(
+            f"cannot read a wheel of {damaged[1]} in the package index",
+            found=f"version {damaged[2]}: {damaged[3].strip() or 'its structure is invalid'}",
+            next="try again: the transfer may have broken; if it stays so, the file in the index is damaged",
+        )
     if "No solution found" in text or "unsatisfiable" in text:
         return _unsatisfiable(causes, text, question, host)
     if any(mark in text for mark in _NETWORK):
