@@ -73,11 +73,15 @@ def _validated(session: Session, found: Validation) -> Output:
         ],
         "next": advice,
     }
-    counted = f"{found.images} images, {found.blobs} blobs, {size(found.size_bytes)}"
+    counted = f"{_many(found.images, 'image')}, {_many(found.blobs, 'blob')}, {size(found.size_bytes)}"
     if not found.faults:
         return session.output(document, f"valid: {counted}; every digest, size, diff id and config is right")
     spoiled = len({name for fault in found.faults for name in fault.images})
-    lines = [f"NOT VALID: {len(found.faults)} faults, {spoiled} images spoiled ({counted})"]
+    lines = [f"NOT VALID: {_many(len(found.faults), 'fault')}, {_many(spoiled, 'image')} spoiled ({counted})"]
     lines += [f"  found   {fault}" for fault in found.faults]
     lines += [f"  next    {line}" for line in advice]
     return session.output(document, "\n".join(lines), 1)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("s" if count != 1 else "")

@@ -305,7 +305,7 @@ def test_a_layer_beyond_all_bounds_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb"
     piece = gzip.compress(bytes(64 << 20), 9)
     path.write_bytes(piece * 6)
-    measured = measure(path, Task(), inflate=True)
+    measured = measure(path, Task(), inflate="gzip")
     assert measured.diff_id is None
     assert "far more than it should" in measured.why
     assert measured.digest == Digest.of_file(path)[0]
@@ -373,13 +373,13 @@ def test_the_command_tells_and_exits(tmp_path: Path) -> None:
     assert nothing.code == 0 and nothing.out.startswith("valid: 0 images, 0 blobs")
     built = Built(tmp_path / "data" / "intermodal" / "store")
     sound = run()
-    assert sound.code == 0 and sound.out.startswith("valid: 1 images, 4 blobs")
+    assert sound.code == 0 and sound.out.startswith("valid: 1 image, 4 blobs")
     assert "recompute everything" in sound.err
     flip(built.path(built.config), b"nonroot")
     built.path(built.layers[0]).unlink()
     found = run()
     assert found.code == 1
-    assert found.out.startswith("NOT VALID: 2 faults, 1 images spoiled (1 images, 3 blobs")
+    assert found.out.startswith("NOT VALID: 2 faults, 1 image spoiled (1 image, 3 blobs")
     assert f"  found   config {built.config.digest.short}: its bytes are" in found.out
     assert f"  found   layer {built.layers[0].digest.short}: No such file or directory (demo:1)" in found.out
     assert f"  next    rm {built.path(built.config)}\n" in found.out
