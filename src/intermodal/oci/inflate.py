@@ -6,6 +6,7 @@ Takes a `Deflated`, hands on its plain bytes. isal only reads here; what it woul
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from typing import cast
 
@@ -14,6 +15,23 @@ from intermodal.oci.entry import Deflated
 
 _READ_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20  # stays in the cache while it is hashed
+SPAN_BYTES = 16 << 20  # of a mapped archive that are held in memory at once
+_SMALL_BYTES = 1 << 20  # thousands of small streams together are not worth a system call each
+
+
+def spans(raw: bytes | memoryview) -> Iterator[memoryview]:
+    """`raw` in pieces; where it is mapped from a file and large, the memory of each is given back after its use."""
+    whole = memoryview(raw)
+    for start in range(0, len(whole), SPAN_BYTES):
+        yield whole[start : start + SPAN_BYTES]
+        if len(whole) > _SMALL_BYTES:
+            let_go(whole)
+
+
+def let_go(raw: bytes | memoryview) -> None:
+    """Give back the memory of the mapped file that `raw` is a part of; it is read again where it is needed again."""
+    if isinstance(raw, memoryview) and isinstance(raw.obj, mmap.mmap):
+        raw.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def begins_with(stream: Deflated, path: str, prefix: bytes) -> bool:
@@ -63,6 +81,8 @@ def inflate(stream: Deflated, path: str) -> Iterator[bytes]:
         while start < len(raw) and not inflater.eof:
             data: bytes | memoryview = raw[start : start + _READ_BYTES]
             start += len(data)
+            if start % SPAN_BYTES == 0:
+                let_go(raw)
             held = True  # plain bytes may wait inside although all input is taken: a full piece is never the last one
             while (data or held) and not inflater.eof:
                 room = min(left, _PIECE_BYTES) + 1

@@ -31,7 +31,7 @@ from intermodal.oci.blob import Hashed
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 from intermodal.oci.entry import Deflated, Entry, check_path
-from intermodal.oci.inflate import broken, inflate, verified
+from intermodal.oci.inflate import broken, inflate, spans, verified
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -276,7 +276,8 @@ class LayerWriter:
         if hasher is not None and hasher.digest() != stream.expected:
             raise broken(stream, entry.path, f"its {stream.algorithm} is another than RECORD says")
         self._out += member.HEAD
-        self._write(stream.raw)
+        for part in spans(stream.raw):
+            self._write(part)
         self._out += member.tail(crc, size)
         return b"".join(kept) if keep else None
 

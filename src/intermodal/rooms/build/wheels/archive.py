@@ -27,7 +27,7 @@ from msgspec import Struct
 from intermodal.errors import PackageFileError
 from intermodal.oci.digest import Digest
 from intermodal.oci.entry import Deflated
-from intermodal.oci.inflate import begins_with, verified
+from intermodal.oci.inflate import begins_with, spans, verified
 from intermodal.rooms.build.wheels.directory import DEFLATED, Slot, read_directory, refused
 from intermodal.rooms.build.wheels.record import Promise, read_record
 
@@ -109,7 +109,10 @@ class Wheel:
 
     def digest(self) -> Digest:
         """The digest of the whole file."""
-        return Digest(hashlib.sha256(self._view).hexdigest())
+        hasher = hashlib.sha256()
+        for part in spans(self._view):
+            hasher.update(part)
+        return Digest(hasher.hexdigest())
 
     @property
     def data_dir(self) -> str:
