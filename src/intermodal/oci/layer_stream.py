@@ -59,7 +59,7 @@ class LayerStream:
     def __init__(self, stored: BinaryIO, limits: Limits = LIMITS, compression: Compression = "gzip") -> None:
         self._stored = _HashingReader(stored)
         self._compression = compression
-        self._plain = _plain(self._stored, compression)
+        self._plain = plain_reader(self._stored, compression)
         self._limits = limits
         self._tar_hash = hashlib.sha256()
         self._tar_bytes = 0
@@ -114,7 +114,7 @@ class LayerStream:
         """Get the next piece of the tar; False at its end."""
         try:
             data = self._plain.read(CHUNK_BYTES)
-        except _failures(self._compression) as error:
+        except damage_of(self._compression) as error:
             raise StoreError(f"a stored layer is damaged, or not {self._compression}", found=str(error)) from error
         except OSError as error:
             if error.errno is not None:  # the disk, not the format
@@ -134,8 +134,8 @@ class LayerStream:
         return bool(data)
 
 
-def _plain(stored: _HashingReader, compression: Compression) -> BinaryIO:
-    """A reader of the tar."""
+def plain_reader(stored: io.RawIOBase, compression: Compression) -> BinaryIO:
+    """A reader of what `stored` unpacks to; never unbounded in memory."""
     if compression == "gzip":
         from isal import igzip
 
@@ -149,7 +149,8 @@ def _plain(stored: _HashingReader, compression: Compression) -> BinaryIO:
     return cast("BinaryIO", stored)
 
 
-def _failures(compression: Compression) -> tuple[type[Exception], ...]:
+def damage_of(compression: Compression) -> tuple[type[Exception], ...]:
+    """The errors that damaged bytes of this kind raise, besides those of the disk."""
     if compression == "gzip":
         from isal import isal_zlib
 

@@ -14,8 +14,9 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from intermodal.events import Task
+from intermodal.oci.descriptor import Compression
 from intermodal.oci.digest import CHUNK_BYTES, Digest
-from intermodal.oci.layer_stream import LIMITS
+from intermodal.oci.layer_stream import LIMITS, damage_of, plain_reader
 
 _NOTHING = Digest.of(b"")
 
@@ -30,12 +31,12 @@ class Measured(Struct, frozen=True):
     missing: str = ""  # why the file could not be read; then nothing else counts
 
 
-def measure(path: Path, task: Task, *, inflate: bool = False) -> Measured:
-    """What the file at `path` is; `task` is told every byte read, `inflate` asks for the diff id too."""
+def measure(path: Path, task: Task, *, inflate: Compression | None = None) -> Measured:
+    """What the file at `path` is; `task` is told every byte read, `inflate` (how it is packed) asks for the diff id."""
     try:
         with path.open("rb", buffering=0) as stream:
             counted = _Counted(stream, task)
-            diff_id, why = _inflated(counted) if inflate else (None, "")
+            diff_id, why = _inflated(counted, inflate) if inflate else (None, "")
             buffer = bytearray(CHUNK_BYTES)
             while counted.readinto(buffer):
                 pass
@@ -70,23 +71,22 @@ class _Counted(io.RawIOBase):
         return size
 
 
-def _inflated(stored: _Counted) -> tuple[Digest | None, str]:
+def _inflated(stored: _Counted, compression: Compression) -> tuple[Digest | None, str]:
     """The digest of the plain bytes, or None and why there is none.
 
     Raises:
         OSError: the disk, not the format.
     """
-    from isal import igzip, isal_zlib
-
     hasher, size_bytes = hashlib.sha256(), 0
+    damage: tuple[type[Exception], ...] = (EOFError, ValueError, OSError, *damage_of(compression))
     try:
-        plain = igzip.IGzipFile(fileobj=stored, mode="rb")  # type: ignore[no-untyped-call]
+        plain = plain_reader(stored, compression)
         while chunk := plain.read(CHUNK_BYTES):
             hasher.update(chunk)
             size_bytes += len(chunk)
             if size_bytes > max(LIMITS.ratio_from_bytes, LIMITS.ratio * stored.size_bytes):
                 return None, f"it unpacks to far more than it should: {size_bytes} bytes out of {stored.size_bytes}"
-    except (EOFError, ValueError, OSError, isal_zlib.error) as error:  # type: ignore[misc]
+    except damage as error:
         if stored.failure is not None:
             raise stored.failure from error
         return None, str(error)

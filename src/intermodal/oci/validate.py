@@ -17,13 +17,13 @@ Changeset".
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import Struct
 
 from intermodal.errors import IntermodalError
 from intermodal.events import SILENT, Events, Task
-from intermodal.oci.descriptor import CONFIG, INDEX, LAYER_GZIP, MANIFEST, Descriptor
+from intermodal.oci.descriptor import CONFIGS, INDEX, INDEXES, LAYER_COMPRESSION, MANIFESTS, Compression, Descriptor
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import NAME, Store
 from intermodal.oci.manifest import MAX_BYTES, parse_descriptor
@@ -89,7 +89,7 @@ class _Checker:
 
     def __init__(self, store: Store, task: Task) -> None:
         self._store, self._task = store, task
-        self._measured: dict[tuple[Digest, bool], Measured] = {}
+        self._measured: dict[tuple[Digest, Compression | None], Measured] = {}
         self._found: dict[tuple[str, str, str], dict[str, None]] = {}
         self._image = ""
 
@@ -131,7 +131,7 @@ class _Checker:
         except IntermodalError:
             self._add(f"file {name[:80]!r}", "no blob has such a name", path)
             return
-        if (digest, True) not in self._measured and (digest, False) not in self._measured:
+        if not any((digest, packed) in self._measured for packed in (None, *get_args(Compression))):
             self._blob(f"blob {digest.short}", Descriptor("", digest, -1))
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
@@ -147,14 +147,17 @@ class _Checker:
     def image(self, descriptor: Descriptor) -> None:
         """Rules 2 to 4, for a manifest or an index of manifests."""
         self._image = descriptor.annotations.get(NAME) or descriptor.digest.short
-        if descriptor.media_type != INDEX:
+        if descriptor.media_type not in INDEXES:
             self._manifest(descriptor)
             return
         where = f"index {descriptor.digest.short}"
         document = self._document(where, descriptor)
         if document is None:
             return
-        if document.get("mediaType", INDEX) != INDEX or document.get("schemaVersion") != 2:
+        if (
+            document.get("mediaType", descriptor.media_type) != descriptor.media_type
+            or document.get("schemaVersion") != 2
+        ):
             self._add(where, "its media type or schema version is wrong")
         if "layers" in document or "config" in document:
             self._add(where, "it is an index and a manifest")
@@ -166,15 +169,15 @@ class _Checker:
         manifest = self._document(where, descriptor)
         if manifest is None:
             return
-        wanted = (descriptor.media_type, manifest.get("mediaType"), manifest.get("schemaVersion"))
-        if wanted != (MANIFEST, MANIFEST, 2):
+        own = manifest.get("mediaType", descriptor.media_type)  # absent in some that others made; OCI allows it
+        if descriptor.media_type not in MANIFESTS or own != descriptor.media_type or manifest.get("schemaVersion") != 2:
             self._add(where, "its media type or schema version is wrong")
         if "manifests" in manifest:
             self._add(where, "it is a manifest and an index")
         layers = self._descriptors(manifest, "layers", where)
         config: dict[str, Any] | None = None
         for _, item in self._descriptors({"config": [manifest.get("config")]}, "config", where):
-            if item.media_type != CONFIG:
+            if item.media_type not in CONFIGS:
                 self._add(where, f"its config has media type {item.media_type}")
             config = self._document(f"config {item.digest.short}", item)
             if config is not None:
@@ -202,11 +205,11 @@ class _Checker:
 
     def _layer(self, layer: Descriptor, diff_id: str | None) -> None:
         where = f"layer {layer.digest.short}"
-        known = layer.media_type == LAYER_GZIP
-        if not known:
+        packed = LAYER_COMPRESSION.get(layer.media_type)
+        if packed is None:
             self._add(where, f"media type {layer.media_type}")
-        measured = self._blob(where, layer, inflate=known)
-        if not known or measured.missing:
+        measured = self._blob(where, layer, inflate=packed)
+        if packed is None or measured.missing:
             return
         if measured.diff_id is None:
             self._add(where, f"it does not inflate ({measured.why})")
@@ -214,7 +217,7 @@ class _Checker:
             self._add(where, f"unpacked it is {str(measured.diff_id)[:19]}, the config says {diff_id[:19]}")
 
     # --- blobs and documents
-    def _blob(self, where: str, descriptor: Descriptor, *, inflate: bool = False) -> Measured:
+    def _blob(self, where: str, descriptor: Descriptor, *, inflate: Compression | None = None) -> Measured:
         """What a blob really is, with its faults told; a size of -1 is not compared."""
         digest, path = descriptor.digest, self._store.path(descriptor.digest)
         measured = self._measured.get((digest, inflate))

@@ -9,12 +9,14 @@ Spec: OCI distribution-spec 1.1, "Endpoints".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct
 
-from intermodal.errors import RegistryError, UnknownImageError
+from intermodal.errors import ImageRefusedError, RegistryError, UnknownImageError
 from intermodal.fetch.transfer import shown
 from intermodal.host import Host
 from intermodal.oci import reference as local
@@ -29,8 +31,11 @@ from intermodal.registry.settings import read_settings
 from intermodal.registry.transport import Ask, Transport
 from intermodal.registry.wire import Answer, Wire
 
+BELIEFS = 2
 PAGES = 1000
 PAGE_BYTES = 16 << 20
+
+Found = TypeVar("Found")
 _NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
 
 
@@ -120,8 +125,13 @@ class Repository:
             UnknownImageError: there is none.
             ImageRefusedError: it is not the one that was asked for, or larger than it may be.
         """
-        ask = self._ask("GET", f"manifests/{_target(target)}", f"pull {self}{_joined(target)}", (200,))
-        with self.transport.request(_with(ask, Accept=expected.media_type if expected else ACCEPT)) as answer:
+        what = f"pull {self}{_joined(target)}"
+        ask = self._ask("GET", f"manifests/{_target(target)}", what, (200,), limit=MAX_BYTES)
+        ask = _with(ask, Accept=expected.media_type if expected else ACCEPT)
+        return _believe(lambda: self._manifest(ask, target, expected))
+
+    def _manifest(self, ask: Ask, target: str, expected: Descriptor | None) -> Document:
+        with self.transport.request(ask) as answer:
             data = answer.read(MAX_BYTES)
             kind = answer.headers.get("Content-Type", "")
             stated = answer.headers.get("Docker-Content-Digest", "")
@@ -129,6 +139,12 @@ class Repository:
         if digest is None and stated.startswith("sha256:"):
             digest = Digest.parse(stated)  # a registry that contradicts itself is not believed
         found = read_document(data, kind, expected=digest, size=expected.size_bytes if expected else None)
+        if expected is not None and found.media_type != expected.media_type:
+            raise ImageRefusedError(
+                "the image is refused: its manifest is of two kinds at once",
+                found=(f"the index says {expected.media_type!r}", f"the registry says {found.media_type!r}"),
+                next="ask whoever published it; nothing of it was kept",
+            )
         return Document(found, data)
 
     def put_manifest(self, target: str, data: bytes, media_type: str) -> Answer:
@@ -139,15 +155,17 @@ class Repository:
         """
         what = f"push {self}{_joined(target)}"
         ask = self._ask("PUT", f"manifests/{_target(target)}", what, (200, 201, 202), write=True, body=data)
-        with self.transport.request(_with(ask, **{"Content-Type": media_type})) as answer:
-            stated, own = answer.headers.get("Docker-Content-Digest", ""), str(Digest.of(data))
-            if stated.startswith("sha256:") and stated != own:
-                raise RegistryError(
-                    f"cannot {what}: the registry says that it has stored something else",
-                    found=(f"sent {own}", f"stored {self.transport.authority.scrub(stated)}"),
-                    next="nothing may be pulled from there under that name until its operator has looked",
-                )
-            return answer
+        ask, own = _with(ask, **{"Content-Type": media_type}), str(Digest.of(data))
+        for _ in range(BELIEFS):
+            with self.transport.request(ask) as answer:
+                stated = answer.headers.get("Docker-Content-Digest", "")
+                if not stated.startswith("sha256:") or stated == own:
+                    return answer
+        raise RegistryError(
+            f"cannot {what}: the registry says that it has stored something else",
+            found=(f"sent {own}", f"stored {self.transport.authority.scrub(stated)}"),
+            next="nothing may be pulled from there under that name until its operator has looked",
+        )
 
     def delete_manifest(self, target: str) -> bool:
         """Whether there was such a tag or manifest; it is gone.
@@ -173,11 +191,16 @@ class Repository:
         Raises:
             ImageRefusedError: they are others.
         """
-        ask = self._ask("GET", f"blobs/{blob.digest}", f"pull blob {blob.digest.short} of {self}", (200,))
-        with self.transport.request(ask) as answer:
-            data = answer.read(MAX_BYTES)
-        read_document(data, blob.media_type, expected=blob.digest, size=blob.size_bytes)
-        return data
+        what = f"pull blob {blob.digest.short} of {self}"
+        ask = self._ask("GET", f"blobs/{blob.digest}", what, (200,), limit=MAX_BYTES)
+
+        def fetch() -> bytes:
+            with self.transport.request(ask) as answer:
+                data = answer.read(MAX_BYTES)
+            read_document(data, blob.media_type, expected=blob.digest, size=blob.size_bytes)
+            return data
+
+        return _believe(fetch)
 
     def delete_blob(self, digest: Digest) -> bool:
         """Whether there was such a blob; it is gone."""
@@ -213,7 +236,14 @@ class Repository:
                 raise RegistryError(f"cannot {what}: the list does not end", found=f"{len(seen)} pages")
             seen.add(target)
             ask = Ask(
-                "GET", target, what, self.name, self.scopes(), (200, 404) if missing else (200,), {"Accept": accept}
+                "GET",
+                target,
+                what,
+                self.name,
+                self.scopes(),
+                (200, 404) if missing else (200,),
+                {"Accept": accept},
+                limit=PAGE_BYTES,
             )
             with self.transport.request(ask) as answer:
                 if answer.status == 404:
@@ -231,16 +261,31 @@ class Repository:
 
     # --- helpers -------------------------------------------------------------------------------------------------
     def _ask(
-        self, method: str, rest: str, what: str, ok: tuple[int, ...], *, write: bool = False, body: bytes | None = None
+        self,
+        method: str,
+        rest: str,
+        what: str,
+        ok: tuple[int, ...],
+        *,
+        write: bool = False,
+        body: bytes | None = None,
+        limit: int = 0,
     ) -> Ask:
-        return Ask(
-            method, self.path(rest), what, self.name, self.scopes(write=write), ok, {}, body, writing=body is not None
-        )
+        scopes, writing = self.scopes(write=write), body is not None
+        return Ask(method, self.path(rest), what, self.name, scopes, ok, {}, body, writing=writing, limit=limit)
 
     def _deleting(self, ask: Ask) -> Ask:
         from msgspec.structs import replace
 
         return replace(ask, scopes=scopes_for(self.name, "delete", "pull"))
+
+
+def _believe(fetch: Callable[[], Found]) -> Found:
+    """What `fetch` gives; wrong bytes are fetched once more, because a proxy between may have damaged them."""
+    for _ in range(BELIEFS - 1):
+        with suppress(ImageRefusedError):
+            return fetch()
+    return fetch()
 
 
 def _with(ask: Ask, **headers: str) -> Ask:

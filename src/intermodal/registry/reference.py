@@ -62,10 +62,10 @@ def parse_remote(text: str, default_tag: str = "") -> RemoteReference:
     digest = None
     if at:
         if not stated.startswith("sha256:"):
-            _refuse(rest, "what follows the @ is no digest")
+            _refuse(text, "what follows the @ is no digest")
         digest = Digest.parse(stated)
     if "://" in rest:
-        _refuse(rest, "leave the scheme away; plain HTTP is an option of its own")
+        _refuse(text, "leave the scheme away; plain HTTP is an option of its own")
     registry, rest = _split_registry(rest)
     if not rest:
         _refuse(text, "it names a registry but no repository")
@@ -100,5 +100,5 @@ def _is_registry(first: str) -> bool:
 
 
 def _refuse(text: str, why: str) -> None:
-    shown = text.rpartition("@")[2] if "@" in text else text
+    shown = text.rpartition("@")[2]  # what stands before it may be a password
     raise InputError(f"not an image in a registry: {shown[:120]!r}", found=why, next=_NEXT)

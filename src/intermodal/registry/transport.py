@@ -53,6 +53,7 @@ class Ask(Struct, frozen=True):
     body: bytes | None = None
     pieces: Pieces | None = None  # a body in pieces, with Content-Length among the headers
     writing: bool = False
+    limit: int = 0  # read the body at once, up to so many bytes, and ask again when it breaks; 0 leaves it unread
 
 
 class Transport:
@@ -79,7 +80,7 @@ class Transport:
 
     @contextmanager
     def request(self, ask: Ask) -> Iterator[Answer]:
-        """An answer with one of the statuses in `ask.ok`; its body is still to be read.
+        """An answer with one of the statuses in `ask.ok`; without `ask.limit` its body is still to be read.
 
         Raises:
             RegistryUnreachableError: no answer, or one that may pass, to the last attempt.
@@ -91,6 +92,8 @@ class Transport:
             with ExitStack() as stack:
                 try:
                     answer = self._follow(stack, ask)
+                    if ask.limit and answer.status in ask.ok:
+                        answer.read(ask.limit)
                 except RegistryUnreachableError:
                     if last:
                         raise

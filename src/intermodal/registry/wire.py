@@ -87,10 +87,10 @@ class Answer:
 
     def done(self) -> None:
         """Give the connection back when nothing is left on it, else drop it."""
-        left = self._response.length_remaining
-        if left == 0 or self._response.closed:
+        if self._response.length_remaining == 0:
+            self._response.drain_conn()  # http.client wants an empty body read, too, before the next request
             self._response.release_conn()
-        else:
+        elif not self._response.closed:
             self._response.close()
 
 

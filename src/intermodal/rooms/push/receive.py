@@ -39,7 +39,7 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.layer_stream import LIMITS, Limits
 from intermodal.oci.layout import Store
 from intermodal.oci.partial import PartialBlob
-from intermodal.oci.verify import verify_layer
+from intermodal.oci.verify import LayerFacts, verify_layer
 from intermodal.registry.client import Document, Registries, Repository
 from intermodal.registry.documents import Config, Index, Manifest, parse_config, parse_manifest
 from intermodal.registry.download import download
@@ -191,7 +191,7 @@ class _Pull:
         task.advance(0)
         if self._store.has(blob.digest) and self._store.path(blob.digest).stat().st_size == blob.size_bytes:
             if layer.diff_id is not None and (blob.digest, layer.diff_id) not in known:
-                _verified(self._store.path(blob.digest), layer, self._limits)
+                self._verify(self._store.path(blob.digest), layer)
             task.advance(blob.size_bytes)
             return 0
         with PartialBlob(self._store.root, blob) as part:
@@ -202,12 +202,22 @@ class _Pull:
             download(self._sources, blob, part, task)
             try:
                 if layer.diff_id is not None:
-                    _verified(part.settled(), layer, self._limits)
+                    self._verify(part.settled(), layer)
             except IntermodalError:
                 part.restart()
                 raise
             part.commit()
             return max(1, blob.size_bytes - had)
+
+    def _verify(self, path: Path, layer: _Layer) -> None:
+        """Read the whole layer, and tell what its users should know."""
+        facts = _verified(path, layer, self._limits)
+        if facts.setuid:
+            more = f" and {len(facts.setuid) - 3} more" if len(facts.setuid) > 3 else ""
+            self._events.notice(
+                f"layer {layer.blob.digest.short} holds setuid files ({', '.join(facts.setuid[:3])}{more}); "
+                "the sandbox strips the bit"
+            )
 
     def _first(self, ask: Callable[[Repository], Found]) -> Found:
         """The answer of the first source that has one; the registry itself has the last word."""
@@ -217,11 +227,11 @@ class _Pull:
         return ask(self._sources[-1])
 
 
-def _verified(path: Path, layer: _Layer, limits: Limits) -> None:
+def _verified(path: Path, layer: _Layer, limits: Limits) -> LayerFacts:
     assert layer.diff_id is not None
     blob = layer.blob
     try:
-        verify_layer(path, blob.digest, layer.diff_id, LAYER_COMPRESSION[blob.media_type], limits=limits)
+        return verify_layer(path, blob.digest, layer.diff_id, LAYER_COMPRESSION[blob.media_type], limits=limits)
     except (InputError, StoreError) as error:
         raise ImageRefusedError(
             f"the image is refused: {error.message}",
