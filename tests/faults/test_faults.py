@@ -16,7 +16,7 @@ from faults.campaign import Campaign, Case
 from faults.intercept import Fault, run
 
 SEED = 11
-RUNS = 18
+RUNS = 14
 STATES = ("cold", "code", "prune")
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.xdist_group("faults")]
 
