@@ -51,8 +51,10 @@ def main(arguments: Sequence[str]) -> None:
         for name, action in names(bench).items():
             if not options.only or name in options.only:
                 _say(f"{name} (load {load()[0]})")
-                rows += action()
-    _write(rows)
+                for row in action():
+                    rows.append(row)
+                    _say(f"  {row.what}: {row.ours} {row.verdict}")
+                _write(rows)  # a long run that is stopped has not been for nothing
     text = _markdown(rows)
     if options.update:
         _update(text)
