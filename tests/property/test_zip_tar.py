@@ -80,7 +80,6 @@ def test_wheels_that_are_accepted_hold_what_zipfile_finds() -> None:
 
 
 WHEELS = [data for data in corpus_of("zip") if read(data) is not None]
-LAYERS = [data for data in corpus_of("tar") if not data.startswith(b"\x1f\x8b")]
 
 
 class Blobs:
@@ -134,6 +133,9 @@ def listed(data: bytes) -> dict[str, str]:
                 assert stream is not None
                 found[name] = hashlib.sha256(stream.read()).hexdigest()
     return found
+
+
+LAYERS = [data for data in corpus_of("tar") if not data.startswith(b"\x1f\x8b") and unpacked(data) is not None]
 
 
 def _old_gnu_prefix(data: bytes) -> bool:
