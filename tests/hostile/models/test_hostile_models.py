@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -131,9 +130,3 @@ def test_a_skops_archive_with_names_that_leave_it_is_unsafe(tmp_path: Path) -> N
     assert not found.safe
     assert "unsafe-path" in [finding.id for finding in found.findings]
     assert not list(tmp_path.rglob("evil.npy"))
-
-
-def test_what_is_no_link_keeps_its_mode(tmp_path: Path) -> None:
-    """The helper above makes what it says: a pipe is a pipe."""
-    os.mkfifo(tmp_path / "w")
-    assert stat.S_ISFIFO((tmp_path / "w").stat().st_mode)
