@@ -244,7 +244,8 @@ def _object(data: bytes, url: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RegistryError(f"{shown(url)} answered no JSON", found=f"{len(data)} bytes") from error
+        # damaged on the way, or a page of something between: worth another try
+        raise RegistryUnreachableError(f"{shown(url)} answered no JSON", found=f"{len(data)} bytes") from error
     if not isinstance(value, dict):
         raise RegistryError(f"{shown(url)} answered no JSON object", found=type(value).__name__)
     return value
