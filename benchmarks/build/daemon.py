@@ -27,6 +27,7 @@ from benchmarks.measure import Run, run
 
 TICKS = os.sysconf("SC_CLK_TCK")
 READY_S = 60.0
+UV = "uv==0.13.9"
 
 
 def cpu_of_tree(root: int) -> float:
@@ -141,8 +142,9 @@ def daemon() -> Iterator[Daemon]:
         variables["PATH"] = f"{places}:{os.environ['PATH']}"
         found = Daemon(places / "docker", variables, process)
         found.run("import", "--change", "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", workshop.slim_base(), "bench-slim")
-        _import_folder(found, "bench-wheels", workshop.wheels())
-        _import_folder(found, "bench-uv", workshop.environment("uv", "uv==0.13.9"), only="uv")
+        _import(
+            found, "bench-wheels", [*sorted(workshop.wheels().glob("*.whl")), workshop.environment("uv", UV) / "uv"]
+        )
         found.run("build", "--tag", "bench-slim-uv", "--file", workshop.PEERS / "bento-base.Dockerfile", workshop.PEERS)
         yield found
 
@@ -160,12 +162,12 @@ def _client(variables: Mapping[str, str]) -> Path:
     raise SystemExit("no docker client here can build with BuildKit (Debian: apt install docker.io)")
 
 
-def _import_folder(daemon: Daemon, name: str, folder: Path, only: str = "") -> None:
+def _import(daemon: Daemon, name: str, files: Sequence[Path]) -> None:
+    """An image with a few files; one for all, because a second mount in one RUN comes up empty when repeated."""
     path = workshop.OUT / f"{name}.tar"
     with tarfile.open(path, "w") as tar:
-        for file in sorted(folder.iterdir()):
-            if file.suffix == ".whl" or file.name == only:
-                tar.add(file, file.name)
+        for file in files:
+            tar.add(file, file.name)
     daemon.run("import", path, name)
 
 

@@ -1,9 +1,9 @@
 # The multi-stage image with uv in the place of pip: the fastest way to fill an environment in a Dockerfile.
 FROM bench-slim AS packages
 COPY requirements.txt .
-RUN --mount=type=bind,from=bench-wheels,target=/wheels --mount=type=bind,from=bench-uv,target=/uv \
-    /uv/uv venv --python /usr/bin/python3 /opt/venv && \
-    /uv/uv pip install --python /opt/venv/bin/python --no-cache --no-index --find-links /wheels --compile-bytecode \
+RUN --mount=type=bind,from=bench-wheels,target=/wheels \
+    /wheels/uv venv --python /usr/bin/python3 /opt/venv && \
+    /wheels/uv pip install --python /opt/venv/bin/python --no-cache --no-index --find-links /wheels --compile-bytecode \
         -r requirements.txt
 
 FROM bench-slim
