@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("build",)
+NAMES = ("build", "registry")
 
 
 def main(arguments: list[str]) -> int:

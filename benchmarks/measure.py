@@ -32,16 +32,30 @@ class Run:
         return Run(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s, peak, self.out + other.out)
 
 
-def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Run:
-    """Run a command and account for it and everything it started, killed helpers included."""
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    orphans: bool = False,
+) -> Run:
+    """Run a command and account for it and everything it waited for.
+
+    Args:
+        command: program and arguments.
+        env: its environment; default: ours.
+        cwd: where it starts.
+        orphans: wait for processes that it left behind, too, and count them: those it killed without waiting for what
+            they had started. Only for commands that leave no daemon behind.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as told:
-        _adopt_orphans()
+        _adopt(orphans)
         others = _children()
         started = time.perf_counter()
         process = subprocess.Popen([str(w) for w in command], env=env, cwd=cwd, stdout=out, stderr=told)
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - started
-        usages = [usage, *(os.wait4(orphan, 0)[2] for orphan in _children() - others)]
+        usages = [usage, *(os.wait4(each, 0)[2] for each in (_children() - others if orphans else ()))]
         process.returncode = os.waitstatus_to_exitcode(status)
         text, error = (_text(stream) for stream in (out, told))
     if process.returncode != 0:
@@ -50,9 +64,9 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
     return Run(wall_s, cpu_s, max(each.ru_maxrss for each in usages) * 1024, text)
 
 
-def _adopt_orphans() -> None:
-    """Let processes whose parent ends before them become our children, so that their CPU is counted, too."""
-    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0):  # PR_SET_CHILD_SUBREAPER
+def _adopt(orphans: bool) -> None:
+    """Whether processes whose parent ends before them become our children from now on."""
+    if ctypes.CDLL(None, use_errno=True).prctl(36, int(orphans), 0, 0, 0):  # PR_SET_CHILD_SUBREAPER
         raise OSError(ctypes.get_errno(), "cannot become a subreaper")
 
 

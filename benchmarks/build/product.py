@@ -34,7 +34,7 @@ class Home:
 
     def run(self, *words: str | Path, **more: str) -> Run:
         """One command, timed from outside."""
-        return run([self.program, *words], env=self.variables(**more))
+        return run([self.program, *words], env=self.variables(**more), orphans=True)
 
     def image(self, project: Path) -> dict[str, Any]:
         """What `build --json` says."""
