@@ -106,6 +106,13 @@ def test_trust_admits_exact_names_only(tmp_path: Path) -> None:
     assert not read(tmp_path, data, ("mylib.transforms", "mylib.transforms.Logs", "mylib.transforms.*")).safe
 
 
+def test_no_message_repeats_the_file(tmp_path: Path) -> None:
+    evil = stream(EVIL)[:-1] + b"F" + b"x" * 5000 + b"\n."
+    large = stream(call(EVIL, *[b"(" + text("x" * 200) * 9 + b"t" for _ in range(9)]))
+    for data in (evil, large):
+        assert all(len(f.message) < 1000 for f in read(tmp_path, data).findings)
+
+
 def test_what_follows_the_model_is_read_too(tmp_path: Path) -> None:
     messages = [f.message for f in read(tmp_path, stream(BENIGN) + stream(EVIL)).findings]
     assert any("posix.mkdir('canary')" in message for message in messages)

@@ -12,6 +12,7 @@ from intermodal.rooms.inspect.pickles.values import Blob, Dict, Global, List, Ob
 
 TEXT_CHARACTERS = 120
 CALL_CHARACTERS = 300
+LITERAL_CHARACTERS = 600
 DANGEROUS_MODULES = frozenset(
     (
         "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "_sys",
@@ -38,7 +39,12 @@ def escape(text: str, limit: int = TEXT_CHARACTERS) -> str:
 
 
 def literal(value: Value, depth: int = 3) -> str:
-    """`value` as Python would write it, shortened; objects as the calls that make them."""
+    """`value` as Python would write it, shortened as a whole and in its parts; objects as the calls that make them."""
+    text = _literal(value, depth)
+    return text if len(text) <= LITERAL_CHARACTERS else text[:LITERAL_CHARACTERS] + "…"
+
+
+def _literal(value: Value, depth: int) -> str:
     if isinstance(value, str):
         return "'" + escape(value) + "'"
     if isinstance(value, bytes):
@@ -58,13 +64,13 @@ def literal(value: Value, depth: int = 3) -> str:
     if isinstance(value, List):
         return "[" + _joined(value.kept, depth) + "]"
     if isinstance(value, Dict):
-        pairs = [f"{literal(k, depth - 1)}: {literal(v, depth - 1)}" for k, v in list(value.names.items())[:4]]
+        pairs = [f"{_literal(k, depth - 1)}: {_literal(v, depth - 1)}" for k, v in list(value.names.items())[:4]]
         return "{" + ", ".join(pairs) + (", …" if value.total > len(pairs) else "") + "}"
     return call_text(value, depth - 1) if isinstance(value, Obj) else "…"
 
 
 def _joined(values: list[Value], depth: int) -> str:
-    return ", ".join(literal(v, depth - 1) for v in values[:6]) + (", …" if len(values) > 6 else "")
+    return ", ".join(_literal(v, depth - 1) for v in values[:6]) + (", …" if len(values) > 6 else "")
 
 
 def call_text(made: Obj, depth: int = 3) -> str:

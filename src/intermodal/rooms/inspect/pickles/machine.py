@@ -9,6 +9,7 @@ starts another one for the stream inside it.
 from __future__ import annotations
 
 from intermodal.rooms.inspect.pickles.arrays import read_wrapped_array
+from intermodal.rooms.inspect.pickles.explain import escape
 from intermodal.rooms.inspect.pickles.judge import Judge
 from intermodal.rooms.inspect.pickles.literals import TABLE, Literals, opcode
 from intermodal.rooms.inspect.pickles.source import Source
@@ -74,7 +75,9 @@ class Machine(Literals):
         except PickleFault:
             raise
         except (IndexError, KeyError, ValueError, OverflowError, TypeError) as error:
-            raise Damaged(f"an opcode does not fit what precedes it ({error})", self.source.position) from error
+            raise Damaged(
+                f"an opcode does not fit what precedes it ({escape(str(error))})", self.source.position
+            ) from error
         raise LimitExceeded(f"more than {MAX_OPCODES} opcodes", self.source.position)
 
     # --- stack, marks, memo, frames
