@@ -13,6 +13,7 @@ import http.server
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -487,10 +488,14 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def running(habits: Habits | None = None, *, handler: type[Handler] = Handler) -> Iterator[Registry]:
+def running(
+    habits: Habits | None = None, *, handler: type[Handler] = Handler, tls: ssl.SSLContext | None = None
+) -> Iterator[Registry]:
     """An empty registry on a free port of 127.0.0.1 for the length of a `with` block."""
     registry = Registry(habits or Habits())
     server = _Server(("127.0.0.1", 0), type("Bound", (handler,), {"registry": registry}))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.address = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -20,8 +20,6 @@ import base64
 import binascii
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -149,6 +147,9 @@ def _from_entry(entry: Mapping[str, Any], origin: str) -> Login | None:
 
 
 def _ask_helper(host: Host, name: str, keys: tuple[str, ...], origin: str) -> Login | None:
+    import shutil
+    import subprocess
+
     program = f"docker-credential-{name}"
     path = shutil.which(program, path=host.environment.get("PATH")) if _HELPER_NAME.fullmatch(name) else None
     if path is None:

@@ -11,15 +11,18 @@ Rules, in order:
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 
 from msgspec import Struct
 
 from intermodal.fetch.transfer import RETRIABLE
 from intermodal.registry.pace import Speed
+
+
+def _random() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32  # importing `random` costs more than a push of nothing
 
 
 class Patience(Struct, frozen=True):
@@ -30,7 +33,7 @@ class Patience(Struct, frozen=True):
     most_s: float = 8.0
     most_wait_s: float = 60.0
     sleep: Callable[[float], None] = time.sleep
-    jitter: Callable[[], float] = random.random  # 0 <= x < 1
+    jitter: Callable[[], float] = _random  # 0 <= x < 1
     now_s: Callable[[], float] = time.monotonic
 
     def pause_s(self, attempt: int) -> float:
@@ -67,6 +70,8 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if value.isdigit() and len(value) < 9:
         return float(value)
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now_s) if value else None
     except (TypeError, ValueError):

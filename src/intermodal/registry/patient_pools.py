@@ -27,16 +27,22 @@ class _Limited:
         limit_s = connection.timeout
         if not isinstance(limit_s, int | float):
             return super().getresponse()  # type: ignore[misc,no-any-return]
-        timer = threading.Timer(HEAD_READS * limit_s, _cut, [connection.sock])
+        late = threading.Event()
+        timer = threading.Timer(HEAD_READS * limit_s, _cut, [connection.sock, late])
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()  # type: ignore[misc,no-any-return]
+            answer: HTTPResponse = super().getresponse()  # type: ignore[misc]
         finally:
             timer.cancel()
+        if late.is_set():  # http.client takes the end of the connection for the end of the head
+            connection.close()
+            raise TimeoutError("the head of the answer took too long")
+        return answer
 
 
-def _cut(connection: socket.socket | None) -> None:
+def _cut(connection: socket.socket | None, late: threading.Event) -> None:
+    late.set()
     with suppress(OSError):
         if connection is not None:
             connection.shutdown(socket.SHUT_RDWR)

@@ -17,8 +17,6 @@ Nothing here is a secret; credentials are `credentials`'s business.
 
 from __future__ import annotations
 
-import ipaddress
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -103,6 +101,8 @@ def is_loopback(address: str) -> bool:
     name = host_of(address)
     if name == "localhost":
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -119,10 +119,12 @@ def host_of(address: str) -> str:
 def _tables(host: Host) -> dict[str, Table]:
     base = host.environment.get("XDG_CONFIG_HOME") or str(host.home / ".config")
     path = Path(base) / "intermodal" / FILE
+    if not path.is_file():
+        return {}
+    import tomllib
+
     try:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), dict[str, Table])
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return {}
     except (OSError, ValueError, msgspec.ValidationError) as error:
         raise InputError(
             f"cannot read {FILE}",

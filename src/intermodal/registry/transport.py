@@ -33,6 +33,7 @@ from intermodal.registry.settings import RegistrySettings, Trust, is_loopback
 from intermodal.registry.wire import Answer, Wire, speaks_tls
 
 REDIRECTS = 5
+FIRST_ATTEMPTS = 3  # before anything has answered there
 LEARNINGS = 2
 DRAIN_BYTES = 64 << 10
 _MOVED = frozenset({301, 302, 303, 307, 308})
@@ -66,6 +67,7 @@ class Transport:
         self.speed = wire.speed
         self._host, self._wire = host, wire
         self._origin = ""
+        self._reached = False
         self._guard = threading.Lock()
 
     @property
@@ -88,20 +90,22 @@ class Transport:
         """
         attempts = 1 if ask.pieces is not None else self.patience.attempts
         for attempt in range(attempts):
-            last, asked = attempt + 1 == attempts, None
+            asked: float | None = None
             with ExitStack() as stack:
                 try:
                     answer = self._follow(stack, ask)
+                    self._reached = True
                     if ask.limit and answer.status in ask.ok:
                         answer.read(ask.limit)
                 except RegistryUnreachableError:
-                    if last:
+                    # a name that was typed wrong should not take long to be told
+                    if attempt + 1 >= (attempts if self._reached else min(attempts, FIRST_ATTEMPTS)):
                         raise
                 else:
                     if answer.status in ask.ok:
                         yield answer
                         return
-                    asked = self._patient(answer, ask, last=last)
+                    asked = self._patient(answer, ask, last=attempt + 1 == attempts)
             self.patience.wait(attempt, asked)
         raise AssertionError("the last attempt returns or raises")
 
