@@ -1,6 +1,6 @@
 """What the last build of a project looked at and gave, so that an unchanged project costs no more than a few stats.
 
-Takes the project's path, tag and lock file as the user gave them; hands back the `Image` of last time when
+Takes the project's path, tag, lock file and platforms as the user gave them; hands back the `Image` of last time when
 
 1. every file that decided it is still the same file (path, inode, size, mtime, ctime), and every file that was
    looked for and absent still is;
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ def _own_sources() -> list[str]:
     ]
 
 
-def _memory(host: Host, path: Path, tag: str | None, lock: Path | None) -> Path:
-    name = hashlib.sha256(f"{path.absolute()}\0{tag or ''}\0{lock and lock.absolute()}".encode()).hexdigest()[:32]
+def _memory(host: Host, path: Path, tag: str | None, lock: Path | None, platforms: Sequence[str]) -> Path:
+    words = (str(path.absolute()), tag or "", str(lock and lock.absolute()), *platforms)
+    name = hashlib.sha256("\0".join(words).encode()).hexdigest()[:32]
     return host.cache_dir / "warm" / f"{name}.json"
 
 
@@ -65,7 +66,15 @@ class Watch:
             self.seen.setdefault(path, who)
 
 
-def remember(path: Path, tag: str | None, lock: Path | None, image: Image, watch: Watch, host: Host) -> None:
+def remember(
+    path: Path,
+    tag: str | None,
+    lock: Path | None,
+    image: Image,
+    watch: Watch,
+    host: Host,
+    platforms: Sequence[str] = (),
+) -> None:
     """Keep what was looked at and what came out."""
     watch.look(_own_sources())
     document = {
@@ -74,12 +83,14 @@ def remember(path: Path, tag: str | None, lock: Path | None, image: Image, watch
         "inputs": watch.seen,
         "image": _image_json(image),
     }
-    write_atomically(_memory(host, path, tag, lock), json.dumps(document).encode(), host.temporary_dir)
+    write_atomically(_memory(host, path, tag, lock, platforms), json.dumps(document).encode(), host.temporary_dir)
 
 
-def recall(path: Path, tag: str | None, lock: Path | None, store: Store, host: Host) -> Image | None:
+def recall(
+    path: Path, tag: str | None, lock: Path | None, store: Store, host: Host, platforms: Sequence[str] = ()
+) -> Image | None:
     """The image of last time if nothing at all has changed, else None."""
-    document = read_json(_memory(host, path, tag, lock))
+    document = read_json(_memory(host, path, tag, lock, platforms))
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("tool") != __version__:
         return None
     try:

@@ -41,7 +41,9 @@ def command(session: Session, target: str, plain_http: bool) -> Output:
 
     path = Path(target)
     if not path.exists() and _is_image(target, session):
-        image = pipeline.inspect_image(target, host=session.host, events=session.events, plain_http=plain_http)
+        from intermodal.beside import inspect_image
+
+        image = inspect_image(target, host=session.host, events=session.events, plain_http=plain_http)
         return session.output(image.as_json(), image_text(image))
     card = pipeline.inspect(path, host=session.host, events=session.events)
     return session.output(card.as_json(), card_text(card, path), 0 if card.safe else 1)

@@ -25,6 +25,10 @@ class Image(Struct, frozen=True):
     seconds: float = 0.0
     unchanged: bool = False  # nothing had to be done
 
+    def manifest_for(self, platform: str) -> Digest:
+        """The manifest of `platform`; the only one of an image for one platform, whichever that is."""
+        return next((m.digest for m in self.manifests if m.platform == platform), self.manifests[0].digest)
+
     @property
     def digest(self) -> Digest:
         """The image's digest."""

@@ -156,7 +156,7 @@ def _refuse_contradictions(settings: ProjectFile, file: str) -> None:
 def _from_file(path: Path, host: Host, recording: bool) -> Project:
     settings = parse(path)
     root = path.parent
-    not_built.refuse(settings, path.name, host.platform)
+    not_built.refuse(settings, path.name)
     model = settings.model or Model()
     artifact = _artifact(model, root)
     for name in model.include:

@@ -16,13 +16,13 @@ from intermodal.project.schema import ProjectFile
 LATER_TABLES = ("scan", "sign", "deploy", "secrets")
 
 
-def refuse(settings: ProjectFile, file_name: str, host_platform: str) -> None:
+def refuse(settings: ProjectFile, file_name: str) -> None:
     """Return when nothing in `settings` needs a room that does not exist yet.
 
     Raises:
         NotBuiltYetError: one or several keys would change the image; all are named.
     """
-    missing = list(_changes_the_image(settings, host_platform))
+    missing = list(_changes_the_image(settings))
     if missing:
         keys = ", ".join(key for key, _ in missing)
         raise NotBuiltYetError(
@@ -32,7 +32,7 @@ def refuse(settings: ProjectFile, file_name: str, host_platform: str) -> None:
         )
 
 
-def _changes_the_image(settings: ProjectFile, host_platform: str) -> Iterator[tuple[str, str]]:
+def _changes_the_image(settings: ProjectFile) -> Iterator[tuple[str, str]]:
     environment, serve = settings.environment, settings.serve
     if settings.models:
         yield "[[models]]", "ship one [model] an image"
@@ -44,11 +44,6 @@ def _changes_the_image(settings: ProjectFile, host_platform: str) -> Iterator[tu
         yield (
             f'[environment] base = "{environment.base}"',
             'take base = "deb:bookworm" (Python 3.11) or "deb:trixie" (3.13)',
-        )
-    if environment.platforms not in ((), (host_platform,)):
-        yield (
-            f"[environment] platforms = {list(environment.platforms)}",
-            f'take platforms = ["{host_platform}"], this host\'s',
         )
     if environment.accelerator != "cpu":
         yield f'[environment] accelerator = "{environment.accelerator}"', 'take accelerator = "cpu"'

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from intermodal.errors import InputError
 from intermodal.project.schema import Check, Environment, Model, ProjectFile, Serve
 
 
@@ -31,7 +33,27 @@ class Project(Struct, frozen=True):
     model: Model
     settings: ProjectFile
     notices: tuple[str, ...] = ()  # keys of rooms that are not built yet, and the like
+    narrowed: tuple[str, ...] = ()  # platforms to build now, where not all of them
     files: tuple[Path, ...] = ()  # every file that was read to make this value: the project file, requirement files
+
+    def on(self, platforms: tuple[str, ...]) -> Project:
+        """This project, built for `platforms` alone: some of its own, or any where its file names none.
+
+        Raises:
+            InputError: its file names others.
+        """
+        own = self.environment.platforms
+        if not platforms or platforms == self.platforms:
+            return self
+        if not own:
+            return replace(self, platforms=platforms)
+        if unknown := [platform for platform in platforms if platform not in own]:
+            raise InputError(
+                f"{self.name} is not made for {', '.join(unknown)}",
+                found=f"platforms = {list(own)} under [environment]",
+                next="add it there, and lock again",
+            )
+        return replace(self, narrowed=tuple(platform for platform in own if platform in platforms))
 
     @property
     def environment(self) -> Environment:

@@ -132,7 +132,7 @@ def test_a_package_that_vanished_names_the_way_out(tmp_path: Path, here: Machine
     del files[gone.digest]
     with pytest.raises(HostError, match=r"libc6 1\.0-1 can no longer be had") as caught:
         base(here, lock, files)
-    assert caught.value.exit_code == 3 and "intermodal lock --upgrade" in str(caught.value)
+    assert caught.value.exit_code == 3 and "intermodal lock PATH --upgrade" in str(caught.value)
     assert list((here[0].root / "tmp").iterdir()) == []
 
 

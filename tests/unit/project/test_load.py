@@ -194,8 +194,6 @@ def test_predictor_needs_no_artifact(tmp_path: Path) -> None:
         ('[[models]]\nartifact = "a.pkl"', "[[models]]"),
         ('[[pipeline.steps]]\nname = "a"', "[pipeline]"),
         ('[environment]\nbase = "python:3.12-slim"', "python:3.12-slim"),
-        ('[environment]\nplatforms = ["linux/arm64"]', "linux/arm64"),
-        ('[environment]\nplatforms = ["linux/amd64", "linux/arm64"]', "platforms"),
         ('[environment]\naccelerator = "cuda"', "cuda"),
         ('[environment]\ncompression = "zstd"', "zstd"),
         ("[serve]\ngrpc = true", "grpc"),

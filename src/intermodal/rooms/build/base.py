@@ -177,9 +177,16 @@ def needed_debs(lock: Lock, platform: str, *, store: Store, host: Host) -> tuple
     return system
 
 
+def base_platforms(lock: Lock) -> set[str]:
+    """The platforms that the lock holds a base for: the image's, and the one that only compiles."""
+    return {f"linux/{row.architecture}" for row in lock.base.packages if row.architecture != "all"}
+
+
 def _rows(lock: Lock, platform: str, layer: str) -> tuple[DebRow, ...]:
+    """The packages of one layer; the base of a platform that the image is not for is the one that compiles."""
     architecture = platform.partition("/")[2]
-    rows = [row for row in lock.base.packages if row.layer == layer and row.architecture in (architecture, "all")]
+    layers = {layer, "compiler"} if layer == "base" and platform not in lock.platforms else {layer}
+    rows = [row for row in lock.base.packages if row.layer in layers and row.architecture in (architecture, "all")]
     return tuple(sorted(rows, key=lambda row: row.name))
 
 

@@ -42,7 +42,7 @@ executable = /usr/bin/python{python}
 """
 
 
-def plan_server(lock: Lock, platform: str) -> Part:
+def plan_server(lock: Lock) -> Part:
     """The server's code, and what makes /opt/venv and /opt/intermodal environments.
 
     Raises:
@@ -58,7 +58,7 @@ def plan_server(lock: Lock, platform: str) -> Part:
             next="intermodal lock PATH takes the server of this version",
         )
     identity = {
-        **policies(lock, platform),
+        **policies(lock),
         "kind": "server",
         "tree": str(tree),
         "python_version": lock.base.python_version,
@@ -82,11 +82,11 @@ def plan_model(lock: Lock) -> list[Part]:
     return [_model_part(rows, lock) for rows in groups]
 
 
-def plan_app(lock: Lock, platform: str, settings: contract.ModelSettings) -> Part:
+def plan_app(lock: Lock, settings: contract.ModelSettings) -> Part:
     """The application's files, the settings and the golden cases."""
     document = settings.to_json()
     identity = {
-        **policies(lock, platform),
+        **policies(lock),
         "kind": "app",
         "files": _identities(lock.app),
         "settings": str(Digest.of(document)),

@@ -24,14 +24,19 @@ from intermodal.rooms.build.part import Part, Tools
 from intermodal.rooms.build.wheels.groups import Group, LockedWheel, group, identity, pruned
 from intermodal.rooms.build.wheels.prune import PruneRules, rules
 from intermodal.rooms.build.wheels.scheme import Scheme
+from intermodal.rooms.lock.platforms import fits
 from intermodal.rooms.lock.rows import Lock, PackageRow
 
 
 def locked_wheels(packages: Sequence[PackageRow], lock: Lock, platform: str, events: Events) -> list[LockedWheel]:
-    """The wheels of an environment for one platform, without distributions that the prune rules drop whole."""
+    """The wheels of an environment for one platform, without distributions that the prune rules drop whole
+    and those that only another platform needs.
+    """
     found = []
     dropped = []
     for package in packages:
+        if not fits(package, platform, lock.python):
+            continue
         if lock.policy.prune and rules().drops_all_of(package.name, lock.policy.keep):
             dropped.append(package.name)
             continue
@@ -46,7 +51,6 @@ def plan_environment(
     wheels: Sequence[LockedWheel],
     scheme: Scheme,
     lock: Lock,
-    platform: str,
     *,
     kind: str,
     buckets: int,
@@ -59,7 +63,6 @@ def plan_environment(
         wheels: with their sizes known.
         scheme: where they are installed.
         lock: its policies decide bytes, too.
-        platform: "linux/amd64".
         kind: "wheel" for the model's environment (then shared layers are "wheels"), "server" for the server's.
         buckets: how many layers small wheels are spread over.
         host: whose cache remembers what each wheel brought.
@@ -67,7 +70,7 @@ def plan_environment(
     """
     parts = []
     for each in group(wheels, buckets=buckets):
-        who = identity(each, scheme, lock, platform, rules())
+        who = identity(each, scheme, lock, rules())
         layer_kind = kind if each.single or kind != "wheel" else "wheels"
         paths_file = host.cache_dir / "layers" / f"{layer_key(who)}.paths.json"
         write = _Writer(each, scheme, lock, layer_kind, paths_file, host.temporary_dir, events)

@@ -1,8 +1,8 @@
 """The identity of a lock: digests that do not depend on where or when its bytes were found.
 
 Takes a `Lock`; hands on the digest of the whole and that of its environment. Left out: addresses, sizes that only
-some indexes state (the hash stands for them), dates, the version of this tool, and where files lie on the host. So
-two mirrors give one image.
+some indexes state (the hash stands for them), dates, the version of this tool, where files lie on the host, and what
+only compiles byte code on a host of another kind. So two mirrors, and two architectures, give one image.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def _environment(lock: Lock) -> dict[str, object]:
             "suite": lock.base.suite,
             "python": lock.base.python_version,
             "packages": sorted(
-                [row.architecture, row.name, row.version, row.digest.hex, row.layer] for row in lock.base.packages
+                [row.architecture, row.name, row.version, row.digest.hex, row.layer]
+                for row in lock.base.packages
+                if row.layer != "compiler"
             ),
         },
         "server": {"tree": lock.server.tree.hex, "packages": _packages(lock.server.packages)},

@@ -166,6 +166,7 @@ def _base(lock: Lock) -> list[str]:
         lines += ["", "[[tool.intermodal.base.archives]]", *([f"url = {_quoted(archive)}"] if archive else [])]
         lines += _strings("packages", [_deb(row) for row in rows if row.layer == "base"])
         lines += _strings("system", [_deb(row) for row in rows if row.layer == "system"])
+        lines += _strings("compiler", [_deb(row) for row in rows if row.layer == "compiler"])
     return lines
 
 

@@ -34,6 +34,7 @@ from intermodal.rooms.lock.debian.base import resolve_base
 from intermodal.rooms.lock.debian.suites import suite_of
 from intermodal.rooms.lock.drift import contradictions, golden_row
 from intermodal.rooms.lock.lockfile import read_lock
+from intermodal.rooms.lock.platforms import MACHINES
 from intermodal.rooms.lock.requests import wheel_request
 from intermodal.rooms.lock.resolve import SERVER_REQUIREMENTS, Wanted, kept_versions, resolve
 from intermodal.rooms.lock.rows import BaseLock, Lock, PackageRow, ServerLock, WheelRow
@@ -145,16 +146,36 @@ def _base(
     keyring: bytes | None,
 ) -> BaseLock:
     system = tuple(sorted(set(project.environment.system)))
+    compiler = compiler_for(project, host)
     if earlier is not None and earlier.base.packages:
         same = (
             earlier.base.reference == project.environment.base
             and earlier.base.system == system
             and earlier.platforms == project.platforms
+            and (not compiler or any(row.layer == "compiler" for row in earlier.base.packages))
         )
         names = {row.name for row in earlier.base.packages}
         if same and (upgrade is None or (upgrade and not names & set(upgrade))):
             return earlier.base
-    return resolve_base(project.environment.base, project.platforms, system, host=host, events=events, keyring=keyring)
+    return resolve_base(
+        project.environment.base,
+        project.platforms,
+        system,
+        host=host,
+        events=events,
+        keyring=keyring,
+        compiler=compiler,
+    )
+
+
+def compiler_for(project: Project, host: Host) -> str:
+    """The platform whose interpreter has to be locked besides the image's own: this host's, when it builds for others.
+
+    "" when an interpreter of the image runs here, when no byte code is wanted, and where no Linux of ours runs.
+    """
+    if project.environment.bytecode == "none" or host.platform in project.platforms:
+        return ""
+    return host.platform if host.platform in MACHINES else ""
 
 
 def _environments(

@@ -136,6 +136,7 @@ def _base(table: Mapping[str, Any]) -> BaseLock:
             raise InputError("not an archive's address, or one with credentials")
         rows += [_deb(line, url, "base") for line in archive.get("packages", [])]
         rows += [_deb(line, url, "system") for line in archive.get("system", [])]
+        rows += [_deb(line, url, "compiler") for line in archive.get("compiler", [])]
     return BaseLock(
         reference=_text(table["reference"]),
         suite=_match(_LABEL, table["suite"], "the suite"),
@@ -147,7 +148,7 @@ def _base(table: Mapping[str, Any]) -> BaseLock:
     )
 
 
-def _deb(line: str, archive: str, layer: Literal["base", "system"]) -> DebRow:
+def _deb(line: str, archive: str, layer: Literal["base", "system", "compiler"]) -> DebRow:
     words = line.split(" ")
     if len(words) not in (6, 7):
         raise InputError(f"not a row of a Debian package: {line[:80]!r}")

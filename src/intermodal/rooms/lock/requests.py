@@ -47,6 +47,6 @@ def wheels_of(packages: Iterable[PackageRow], lock: Lock, platform: str) -> list
 def requests(lock: Lock, platform: str, *, host: Host) -> list[Request]:
     """Everything that must be fetched to build one platform: Debian packages, the model's wheels, the server's."""
     architecture = platform.partition("/")[2]
-    debs = [row for row in lock.base.packages if row.architecture in (architecture, "all")]
+    debs = [row for row in lock.base.packages if row.architecture in (architecture, "all") and row.layer != "compiler"]
     wheels = [*wheels_of(lock.packages, lock, platform), *wheels_of(lock.server.packages, lock, platform)]
     return [deb_request(row, lock, host) for row in debs] + [wheel_request(*pair) for pair in wheels]

@@ -45,7 +45,9 @@ class DebRow(Struct, frozen=True):
     digest: Digest
     url: str = ""  # full address it was found at; "" in a lock written with --no-urls
     source: str = ""  # source package, when its name differs
-    layer: Literal["base", "system"] = "base"  # base: the closure of the base's own roots, the same in every image
+    # base: the closure of the base's own roots, the same in every image; compiler: not in any image, but the same base
+    # for the machine that builds, whose interpreter compiles byte code where no platform of the image runs on it
+    layer: Literal["base", "system", "compiler"] = "base"
 
 
 class BaseLock(Struct, frozen=True):

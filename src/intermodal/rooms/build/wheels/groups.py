@@ -77,24 +77,24 @@ def bucket(name: str, buckets: int = BUCKETS) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()) % buckets
 
 
-def interpreter(lock: Lock, platform: str) -> list[str]:
-    """What decides byte code: the packages that the base's Python is made of, by hash; nothing when none is made."""
+def interpreter(lock: Lock) -> list[str]:
+    """What decides byte code: the packages that the base's Python is made of, by hash; nothing when none is made.
+
+    Those of every architecture, because any of them may compile: so a layer without code of a machine is the same layer
+    for all platforms.
+    """
     if lock.policy.bytecode == "none":
         return []
-    architecture = platform.partition("/")[2]
     return sorted(
-        f"{row.name} {row.digest}"
-        for row in lock.base.packages
-        if row.architecture in (architecture, "all") and row.name.startswith(("python3", "libpython3"))
+        f"{row.name} {row.digest}" for row in lock.base.packages if row.name.startswith(("python3", "libpython3"))
     )
 
 
-def policies(lock: Lock, platform: str) -> dict[str, object]:
+def policies(lock: Lock) -> dict[str, object]:
     """The part of an identity that all layers with byte code share."""
     return {
-        "platform": platform,
         "python": lock.python,
-        "interpreter": interpreter(lock, platform),
+        "interpreter": interpreter(lock),
         "bytecode": [lock.policy.bytecode, POLICY_VERSION],
         "layout": lock.policy.layout,
         "codec": lock.policy.codec,
@@ -102,10 +102,10 @@ def policies(lock: Lock, platform: str) -> dict[str, object]:
     }
 
 
-def identity(group: Group, scheme: Scheme, lock: Lock, platform: str, rules: PruneRules) -> Mapping[str, object]:
+def identity(group: Group, scheme: Scheme, lock: Lock, rules: PruneRules) -> Mapping[str, object]:
     """Everything that decides the bytes of the layer of `group`."""
     return {
-        **policies(lock, platform),
+        **policies(lock),
         "kind": "wheels",
         "prefix": scheme.prefix,
         "wheels": [str(wheel.digest) for wheel in group.wheels],

@@ -5,7 +5,8 @@ Takes the project's `base = "deb:<suite>"`, platforms and extra system packages;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from intermodal.errors import RequirementError
@@ -18,6 +19,7 @@ from intermodal.rooms.lock.debian.suites import suite_of
 from intermodal.rooms.lock.debian.versions import upstream
 from intermodal.rooms.lock.rows import BaseLock, DebRow
 
+_REBUILT = re.compile(r"\+b\d+\Z")
 # manylinux wheels expect libstdc++6 and libgcc-s1 from the system and bring the rest themselves
 ROOTS = ("base-files", "ca-certificates", "libc6", "libstdc++6", "netbase", "tzdata")
 
@@ -30,6 +32,7 @@ def resolve_base(
     host: Host,
     events: Events = SILENT,
     keyring: bytes | None = None,
+    compiler: str = "",
 ) -> BaseLock:
     """The Debian packages of a base, for every platform.
 
@@ -40,31 +43,36 @@ def resolve_base(
         host: whose mirrors and cache count.
         events: told while indexes are read.
         keyring: for tests; None takes the shipped Debian keyring.
+        compiler: the platform whose interpreter compiles byte code, when it is none of `platforms`.
 
     Raises:
         RequirementError: unknown suite or package, unsatisfiable dependency.
         IndexUnreachableError, DownloadError, StoreError: the mirror or this machine.
     """
     suite = suite_of(reference)
-    architectures = tuple(platform.partition("/")[2] for platform in platforms)
+    architectures = tuple(platform.partition("/")[2] for platform in (*platforms, *([compiler] if compiler else [])))
+    foreign = compiler.partition("/")[2]
     interpreter = f"python{suite.python}"
     roots = [*ROOTS, interpreter, f"{interpreter}-minimal", f"libpython{suite.python}-stdlib"]
     with events.task(f"read the package indexes of Debian {suite.name}"):
         archives, date = open_archives(host, suite.name, architectures, keyring=keyring)
         try:
             base = {name: closure(archive, roots) for name, archive in archives.items()}
-            more = [deb for name, archive in archives.items() for deb in closure(archive, system, base[name])]
+            own = {name: archive for name, archive in archives.items() if name != foreign}
+            more = [deb for name, archive in own.items() for deb in closure(archive, system, base[name])]
         finally:
             for archive in archives.values():
                 archive.close()
     chosen = [deb for debs in base.values() for deb in debs]
     rows = {(deb.architecture, deb.name): _row(deb, "system") for deb in more}
-    rows |= {(deb.architecture, deb.name): _row(deb, "base") for deb in chosen}
-    pythons = {upstream(deb.version) for deb in chosen if deb.name == f"{interpreter}-minimal"}
-    if len(pythons) != 1:
+    rows |= {(deb.architecture, deb.name): _row(deb, "compiler") for deb in base.get(foreign, ())}
+    rows |= {(d.architecture, d.name): _row(d, "base") for name, debs in base.items() if name != foreign for d in debs}
+    minimal = [deb for deb in chosen if deb.name == f"{interpreter}-minimal"]
+    pythons = {upstream(deb.version) for deb in minimal}
+    if len(pythons) != 1 or not same_interpreter(rows.values(), interpreter):
         raise RequirementError(
             f"the platforms of deb:{suite.name} have different Python versions",
-            found=", ".join(sorted(pythons)),
+            found=", ".join(f"{deb.architecture} {deb.version}" for deb in minimal),
             next="the mirror may be halfway through an update: try again later",
         )
     return BaseLock(
@@ -78,7 +86,18 @@ def resolve_base(
     )
 
 
-def _row(deb: Deb, layer: Literal["base", "system"]) -> DebRow:
+def same_interpreter(rows: Iterable[DebRow], interpreter: str) -> bool:
+    """Whether all architectures have the same version of Debian's interpreter, so that one may compile for the other.
+
+    Byte code does not depend on the architecture, but on the version. What Debian rebuilds unchanged (`+b1`) counts as
+    the same.
+    """
+    names = (f"{interpreter}-minimal", f"lib{interpreter}-minimal")
+    versions = {(row.name, _REBUILT.sub("", row.version)) for row in rows if row.name in names}
+    return len(versions) == len({name for name, _ in versions})
+
+
+def _row(deb: Deb, layer: Literal["base", "system", "compiler"]) -> DebRow:
     return DebRow(
         name=deb.name,
         version=deb.version,
