@@ -33,10 +33,12 @@ SECTIONS = {
     "A project": {
         "init": "Write a commented intermodal.toml for a model.",
         "record": "Run the model on inputs and write golden cases.",
+        "dockerfile": "Write the same image as a multi-stage Dockerfile, with all it copies.",
     },
     "The local store": {
         "images": "List the images of the local store, or recompute everything it claims.",
         "pull": "Take an image from a registry into the local store, verified.",
+        "diff": "Show what is different between two images, predictions included.",
         "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
         "serve-store": "Offer the local store to engines as a read-only registry.",
         "prune": "Delete what no image of the local store needs.",

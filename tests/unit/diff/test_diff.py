@@ -136,6 +136,10 @@ def test_layers_sizes_settings_and_files(store: Store) -> None:
         ("application", {**app(timeout_s=9.0), "app/code.py": b"CODE = 22\n", "app/same.py": b"1"}),
         User="0:0",
         Env=["LANG=C", "NEW=1"],
+        Hostname="a1b2c3",
+        Domainname="",
+        AttachStdin=False,
+        OnBuild=None,
     )
     base = Digest.parse(store.manifest(old)["layers"][0]["digest"])
     store.path(base).write_bytes(b"never read, because both have it")
@@ -156,7 +160,7 @@ def test_layers_sizes_settings_and_files(store: Store) -> None:
     assert settings["User"] == ("65532:65532", "0:0")
     assert settings["Env.NEW"] == (None, "1")
     assert settings["Env.LANG"] == ("C.UTF-8", "C")
-    assert "label x" not in settings
+    assert not settings.keys() & {"label x", "Hostname", "Domainname", "AttachStdin", "OnBuild"}
     files = {change.path: (change.before_bytes, change.after_bytes, change.fields) for change in found.files}
     assert files == {
         "app/code.py": (9, 10, ("content",)),
