@@ -16,7 +16,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS)]
 
-from .campaign import by_structure, corpus_of  # noqa: E402
+from .campaign import MEMORY, by_structure, corpus_of  # noqa: E402
 from .seeds import write_seeds  # noqa: E402
 from .targets import READERS  # noqa: E402
 
@@ -74,10 +74,11 @@ def _apart(python: str, reader: str, seconds: float, out: Path) -> int:
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS), str(TESTS.parent / "src"), site)),
     }
-    words = [python, "-m", "tests.fuzz.coverage_guided", reader, str(seconds), str(out)]
     for old in out.glob(f"{reader}-*.txt"):
         old.unlink()
-    done = subprocess.run(words, cwd=TESTS.parent, env=environment, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="im-fuzz-", dir=MEMORY) as folder:
+        words = [python, "-m", "tests.fuzz.coverage_guided", reader, str(seconds), str(out), folder]
+        done = subprocess.run(words, cwd=TESTS.parent, env=environment, check=False).returncode
     return len(list(out.glob(f"{reader}-*.txt"))) or abs(done)
 
 

@@ -18,6 +18,7 @@ from .mutate import mutate
 from .targets import run
 
 CORPUS = Path(__file__).parent / "corpus"
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where inputs are unpacked
 GENERATION = 64  # mutations of mutations, before the seeds are taken again
 
 
@@ -29,9 +30,8 @@ def corpus_of(reader: str) -> list[bytes]:
 class Findings:
     """Runs inputs and keeps one example of each way to fail."""
 
-    def __init__(self, reader: str, out: Path) -> None:
-        self._reader, self._out = reader, out
-        self._folder = Path(tempfile.mkdtemp(prefix="im-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    def __init__(self, reader: str, out: Path, folder: Path) -> None:
+        self._reader, self._out, self._folder = reader, out, folder
         self.kinds: dict[str, str] = {}
         self.runs = 0
         self.taken = 0
@@ -45,10 +45,6 @@ class Findings:
             self._keep(error, data)
             return False
         return True
-
-    def close(self) -> None:
-        """Remove the working folder."""
-        self._folder.rmdir()
 
     def _keep(self, error: Exception, data: bytes) -> None:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "intermodal" in Path(f.filename).parts]
@@ -68,8 +64,8 @@ def by_structure(reader: str, *, runs: int, seconds: float, seed: int, out: Path
     """How many different findings `runs` mutations gave, or those of so many `seconds`."""
     limit_memory()
     chance, seeds = random.Random(seed), corpus_of(reader)
-    found = Findings(reader, out)
-    try:
+    with tempfile.TemporaryDirectory(prefix="im-fuzz-", dir=MEMORY) as folder:
+        found = Findings(reader, out, Path(folder))
         for data in seeds:
             found.try_(data)
         until = time.monotonic() + seconds
@@ -79,7 +75,5 @@ def by_structure(reader: str, *, runs: int, seconds: float, seed: int, out: Path
             made = mutate(reader, data, chance)
             data = made if found.try_(made) and made else chance.choice(seeds)
             done += 1
-    finally:
-        found.close()
     print(f"{reader}: {found.runs} executions, {found.taken} of them taken, {len(found.kinds)} findings", flush=True)
     return len(found.kinds)

@@ -1,6 +1,6 @@
 """The same by coverage: libFuzzer through atheris, which keeps every input that reaches new code.
 
-    python -m tests.fuzz.coverage_guided READER SECONDS OUT     (started by `__main__` where atheris installs)
+    python -m tests.fuzz.coverage_guided READER SECONDS OUT FOLDER     (started by `__main__` where atheris installs)
 
 A finding does not end the run: it is kept, and the run goes on. What was reached lies in OUT/READER-corpus.
 """
@@ -32,10 +32,10 @@ with atheris.instrument_imports(include=["intermodal", "zipfile"], enable_loader
     from .mutate import MAX_BYTES, mutate
 
 
-def main(reader: str, seconds: float, out: Path) -> None:
+def main(reader: str, seconds: float, out: Path, folder: Path) -> None:
     """Run; never returns, as libFuzzer ends the process."""
     limit_memory()
-    found = Findings(reader, out)
+    found = Findings(reader, out, folder)
     for path in sorted((CORPUS / reader).iterdir()):
         found.try_(path.read_bytes())
 
@@ -58,4 +58,4 @@ def main(reader: str, seconds: float, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
