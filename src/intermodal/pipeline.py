@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
     from intermodal.rooms.inspect.card import ModelCard
-    from intermodal.rooms.inspect.stored import ImageCard
     from intermodal.rooms.push import PullReport, PushReport
 
 
@@ -117,6 +116,7 @@ def build(
     tag: str | None = None,
     output: str | None = None,
     lock_file: Path | None = None,
+    platforms: tuple[str, ...] = (),
 ) -> Image:
     """The image of the project at `path`, in the local store; an unchanged project costs a few stats.
 
@@ -127,13 +127,14 @@ def build(
         tag: NAME:TAG to give the image; default: the project's name and version.
         output: "oci:DIR[:tag]" or "docker-archive:FILE": also write the image there.
         lock_file: where the lock is kept, if not beside the project file (a bare model: in the store).
+        platforms: only these, "linux/arm64"; default: all of the project's.
     """
     from intermodal import warm
 
     store = open_store(host)
-    image = warm.recall(path, tag, lock_file, store, host)
+    image = warm.recall(path, tag, lock_file, store, host, platforms)
     if image is None:
-        image = _build_cold(path, tag, lock_file, store, host, events)
+        image = _build_cold(path, tag, lock_file, store, host, events, platforms=platforms)
     if output is not None:
         from intermodal.engine.export import write_out
 
@@ -229,10 +230,11 @@ def ship(
         steps.append(Step("build", "nothing to do", time.monotonic() - clock))
     runner = get_engine(engine, store, host)
     clock = time.monotonic()
-    report = find_report(image.manifests[0].digest, store=store, engine=runner)
+    digest = image.manifest_for(host.platform)
+    report = find_report(digest, store=store, engine=runner)
     known = report is not None
     if report is None:
-        report = check_image(image.manifests[0].digest, store=store, engine=runner, host=host, events=events)
+        report = check_image(digest, store=store, engine=runner, host=host, events=events)
     did = "nothing to do: this image has passed" if known else report.summary()
     steps.append(Step("check", did, time.monotonic() - clock))
     if not report.passed:
@@ -291,13 +293,6 @@ def pull(
     )
 
 
-def inspect_image(reference: str, *, host: Host, events: Events = SILENT, plain_http: bool = False) -> ImageCard:
-    """What an image says of itself in its labels: one of the local store, else one of a registry; no layer is read."""
-    from intermodal.rooms.inspect.stored import inspect_reference
-
-    return inspect_reference(reference, store=open_store(host), host=host, events=events, plain_http=plain_http)
-
-
 def _push_on(path: Path, image: Image, host: Host, events: Events) -> PushReport | None:
     """The report on the push that the project asks for; None when it names no registry."""
     to = load(path, host=host).settings.push.to
@@ -312,6 +307,7 @@ def _build_cold(
     host: Host,
     events: Events,
     steps: list[Step] | None = None,
+    platforms: tuple[str, ...] = (),
 ) -> Image:
     """Walk inspect, lock and build, and remember what decided the result."""
     from intermodal import warm
@@ -330,7 +326,7 @@ def _build_cold(
 
     watch = warm.Watch()
     watch.look([path, path / "intermodal.toml", path / "pyproject.toml"])
-    project = load(path, host=host, events=events, lock_file=lock_file)
+    project = load(path, host=host, events=events, lock_file=lock_file).on(platforms)
     if tag is not None:
         project = retag(project, tag)
     card = _safe(_card(project, host, events))
@@ -342,7 +338,7 @@ def _build_cold(
     fresh = sum(not layer.reused for layer in image.layers)
     done("build", f"{len(image.layers)} layers, {fresh} new")
     watch.look([project.lock_path])
-    warm.remember(path, tag, lock_file, image, watch, host)
+    warm.remember(path, tag, lock_file, image, watch, host, platforms)
     return image
 
 
@@ -353,7 +349,7 @@ def _locked_replay(path: Path, host: Host, events: Events) -> Replay:
     from intermodal.rooms.lock.lockfile import read_lock
 
     store = open_store(host)
-    digest = build(path, host=host, events=events).manifests[0].digest
+    digest = build(path, host=host, events=events).manifest_for(host.platform)
     found = read_lock(load(path, host=host).lock_path)
     return replay(digest, found, store=store, engine=get_engine("sandbox", store, host), host=host, events=events)
 
@@ -395,5 +391,5 @@ def retag(project: Project, tag: str) -> Project:
 def _manifest(reference: str, store: Store, host: Host, events: Events) -> Digest:
     """The manifest for this host of an image name, a digest, or a project path; an existing path wins."""
     if Path(reference).exists():
-        return build(Path(reference), host=host, events=events).manifests[0].digest
+        return build(Path(reference), host=host, events=events).manifest_for(host.platform)
     return store.manifest_for(store.resolve(reference), host.platform)

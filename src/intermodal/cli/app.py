@@ -37,8 +37,8 @@ SECTIONS = {
     },
     "The local store": {
         "images": "List the images of the local store, or recompute everything it claims.",
-        "pull": "Take an image from a registry into the local store, verified.",
         "diff": "Show what is different between two images, predictions included.",
+        "pull": "Take an image from a registry into the local store, verified.",
         "load": "Load an image into an engine of this machine, moving only the layers it lacks.",
         "serve-store": "Offer the local store to engines as a read-only registry.",
         "prune": "Delete what no image of the local store needs.",

@@ -11,6 +11,8 @@ from intermodal.cli.output import Output
 from intermodal.cli.session import Session, lock_option
 from intermodal.cli.session import command as make
 
+PLATFORMS = ("linux/amd64", "linux/arm64")
+ONLY = "Only this platform of the project's, or any when the project names none; can be given twice."
 BUILDERS = ("docker", "podman", "buildah")
 
 
@@ -20,6 +22,7 @@ BUILDERS = ("docker", "podman", "buildah")
         "intermodal build examples/digits",
         "intermodal build . -t digits:2 -o oci:out      # also as an OCI layout",
         "intermodal build . -o docker-archive:digits.tar   # for docker load",
+        "intermodal build . --platform linux/arm64     # this platform alone, without emulation",
         "intermodal build . --engine podman       # from a Dockerfile, for comparison",
     ],
 )
@@ -27,9 +30,16 @@ BUILDERS = ("docker", "podman", "buildah")
 @click.option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image; default: name and version of the project.")
 @click.option("-o", "--output", metavar="oci:DIR[:TAG]|docker-archive:FILE", help="Also write the image there.")
 @click.option("--engine", type=click.Choice(BUILDERS), help="Build from the Dockerfile that `dockerfile` writes.")
+@click.option("--platform", "platforms", type=click.Choice(PLATFORMS), multiple=True, help=ONLY)
 @lock_option
 def command(
-    session: Session, path: Path, lock_file: Path | None, tag: str | None, output: str | None, engine: str | None
+    session: Session,
+    path: Path,
+    lock_file: Path | None,
+    tag: str | None,
+    output: str | None,
+    engine: str | None,
+    platforms: tuple[str, ...],
 ) -> Output:
     """Build the image into the local store and print its digest.
 
@@ -42,8 +52,12 @@ def command(
     if output is not None and not output.startswith(("oci:", "docker-archive:")):
         kind = output.partition(":")[0]
         raise click.BadParameter(f"unknown kind {kind!r}; take oci:DIR or docker-archive:FILE", param_hint="--output")
+    if engine is not None and platforms:
+        raise click.BadParameter(f"{engine} builds for this machine alone; leave --engine out", param_hint="--platform")
     if engine is None:
-        from intermodal.pipeline import build
+        from intermodal import pipeline
+
+        build = partial(pipeline.build, platforms=platforms)
     else:
         from intermodal.beside import build_with
 

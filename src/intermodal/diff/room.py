@@ -33,6 +33,7 @@ _DERIVED_LABELS = (
     contract.LABEL_OPENAPI,
     contract.LABEL_SIGNATURE,
 )
+_UNTOLD = ("Labels", "Env", "Hostname", "Image")
 _SILENT_FIELDS = ("mtime", "names", "size")  # the size follows from the content; the others are how it was packed
 
 
@@ -142,7 +143,9 @@ def _settings(listing: ImageListing, contents: Contents) -> dict[str, Any]:
             for name, value in (labels if isinstance(labels, Mapping) else {}).items()
             if name not in _DERIVED_LABELS
         }
-        found |= flat({name: value for name, value in config.items() if name not in ("Labels", "Env")})
+        # Docker writes what is not set as "", false or null, and the name of the machine that built it
+        stated = {name: value for name, value in config.items() if value and name not in _UNTOLD}
+        found |= flat(stated)
     found |= {name: listing.config.get(name) for name in ("architecture", "os", "variant") if name in listing.config}
     return found
 

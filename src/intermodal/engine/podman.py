@@ -114,27 +114,12 @@ class PodmanDriver:
         return sent
 
     def _pull(self, parts: Parts) -> None:
-        with self._layout(parts) as layout:
+        with layout_of(parts, self._store, self._host) as layout:
             # Podman lists what it pulls: version 4 under the folder's (relative) name, version 5 under the reference.
             name = f"localhost/{layout.name}:latest"
             self._podman("pull", "--quiet", f"oci:{layout.name}:{name}", folder=layout.parent)
             with suppress(EngineError):
                 self._podman("untag", parts.config.digest.hex, name)
-
-    @contextmanager
-    def _layout(self, parts: Parts) -> Iterator[Path]:
-        """A layout that holds this image alone; its blobs are those of the store."""
-        folder = RuntimeFolder(self._host)
-        layout = folder.path / f"layout{secrets.token_hex(6)}"
-        try:
-            layout.mkdir()
-            (layout / "oci-layout").write_bytes(canonical_json({"imageLayoutVersion": "1.0.0"}))
-            name = f"localhost/{layout.name}:latest"
-            (layout / "index.json").write_bytes(index_document(parts, name, reference=name))
-            (layout / "blobs").symlink_to(self._store.blobs.parent.absolute())
-            yield layout
-        finally:
-            folder.remove()
 
     def _send_archive(self, parts: Parts) -> Sent:
         name = f"localhost/intermodal/{secrets.token_hex(6)}:1"
@@ -160,7 +145,7 @@ class PodmanDriver:
     # --- containers -----------------------------------------------------------------------------------------------
     def create(self, spec: Spec) -> str:
         """The id of a new container that does not run yet."""
-        runtime = ["--runtime", "runc"] if _hybrid() and shutil.which("runc") else []
+        runtime = ["--runtime", "runc"] if hybrid_groups() and shutil.which("runc") else []
         profile = write_profile(spec.folder, self._host.architecture) if spec.policy.seccomp else None
         filtered = ["--security-opt", f"seccomp={profile}"] if profile else []
         return (
@@ -267,12 +252,28 @@ class PodmanDriver:
             raise EngineError("podman cannot be started", found=str(error)) from error
 
 
+@contextmanager
+def layout_of(parts: Parts, store: Store, host: Host) -> Iterator[Path]:
+    """A layout that holds this image alone, as `localhost/FOLDER:latest`; its blobs are those of the store."""
+    folder = RuntimeFolder(host)
+    layout = folder.path / f"layout{secrets.token_hex(6)}"
+    try:
+        layout.mkdir()
+        (layout / "oci-layout").write_bytes(canonical_json({"imageLayoutVersion": "1.0.0"}))
+        name = f"localhost/{layout.name}:latest"
+        (layout / "index.json").write_bytes(index_document(parts, name, reference=name))
+        (layout / "blobs").symlink_to(store.blobs.parent.absolute())
+        yield layout
+    finally:
+        folder.remove()
+
+
 def _full(name: str) -> str:
     """The name in full; podman calls images of no registry `localhost/…`."""
     return name if familiar(name) == name else f"localhost/{name}"
 
 
-def _hybrid() -> bool:
+def hybrid_groups() -> bool:
     """Whether both versions of control groups are mounted, which crun refuses."""
     try:
         kinds = {line.split()[2] for line in Path("/proc/self/mounts").read_text().splitlines()}

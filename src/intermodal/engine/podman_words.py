@@ -45,8 +45,7 @@ def options(spec: Spec, *, timers: bool) -> list[str]:
     words += [f"--read-only={_word(policy.read_only_root)}", "--read-only-tmpfs=false"]
     words += ["--tmpfs", f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={policy.scratch_bytes}"]  # noqa: S108 - inside
     words += ["--shm-size", f"{policy.scratch_bytes}b", "--pids-limit", str(policy.pids)]
-    words += ["--ulimit", _limit("nofile", resource.RLIMIT_NOFILE, OPEN_FILES)]
-    words += ["--ulimit", _limit("nproc", resource.RLIMIT_NPROC, _most_processes())]
+    words += limits()
     words += ["--log-driver", "k8s-file", "--log-opt", "max-size=10m"]
     if policy.drop_capabilities:
         words.append("--cap-drop=ALL")
@@ -84,6 +83,12 @@ def _health(spec: Spec, timers: bool) -> list[str]:
             words += [option, "disable" if name == "Interval" and not timers else f"{value // _SECOND_NS}s"]
     retries = spec.healthcheck.get("Retries")
     return [*words, "--health-retries", str(retries)] if isinstance(retries, int) and retries > 0 else words
+
+
+def limits() -> list[str]:
+    """Limits on open files and processes that this process may set; podman and buildah know both."""
+    files = _limit("nofile", resource.RLIMIT_NOFILE, OPEN_FILES)
+    return ["--ulimit", files, "--ulimit", _limit("nproc", resource.RLIMIT_NPROC, _most_processes())]
 
 
 def _limit(name: str, which: int, most: int) -> str:

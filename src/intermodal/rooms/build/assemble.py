@@ -7,7 +7,8 @@ Rules, in order:
    server, model files, application.
 2. A layer whose identity is remembered, and whose bytes the store still has, is not made again and nothing is fetched
    for it.
-3. Byte code needs the base unpacked and the host's own architecture; where it cannot be had, the build stops.
+3. Byte code is the same for all architectures and compiled by the base for this host's: one of the image's, or one that
+   was locked for that purpose; of the very same version. Where there is none, the build stops.
 4. The tag moves last, when every byte is in the store. A session keeps `prune` away until then.
 """
 
@@ -29,7 +30,7 @@ from intermodal.oci.layout import Store
 from intermodal.oci.manifest import index_bytes, layer_descriptor, manifest_bytes
 from intermodal.project.value import Project
 from intermodal.rooms.build import content
-from intermodal.rooms.build.base import base_layer, bytecode_layer, needed_debs, system_layer
+from intermodal.rooms.build.base import base_layer, base_platforms, bytecode_layer, needed_debs, system_layer
 from intermodal.rooms.build.environment import check_collisions, locked_wheels, plan_environment, with_sizes
 from intermodal.rooms.build.layer_cache import cached_layer, layer_key, recall_layer
 from intermodal.rooms.build.part import Compile, Part, Tools
@@ -51,6 +52,7 @@ class Assembly:
         self.store = store
         self.host = host
         self.events = events
+        self.platforms = project.narrowed or lock.platforms
 
     def image(self) -> Image:
         """The image, tagged."""
@@ -62,10 +64,10 @@ class Assembly:
         digest = lock_digest(self.lock)
         labels = content.labels(self.lock, self.card, self.project, digest)
         with self.store.session():
-            layers = [self._layers(platform) for platform in self.lock.platforms]
+            with self._compiler() as compile_sources:
+                layers = [self._layers(platform, compile_sources) for platform in self.platforms]
             manifests = [
-                self._manifest(platform, found, labels)
-                for platform, found in zip(self.lock.platforms, layers, strict=True)
+                self._manifest(platform, found, labels) for platform, found in zip(self.platforms, layers, strict=True)
             ]
             descriptor = self._descriptor(manifests)
             name = f"{self.project.name}:{self.project.version}"
@@ -76,45 +78,38 @@ class Assembly:
             manifests=tuple(manifests),
             layers=tuple(layers[0]),
             lock_digest=digest,
-            platforms=self.lock.platforms,
+            platforms=self.platforms,
             pruned_bytes=sum(layer.pruned_bytes for layer in layers[0]),
             seconds=time.monotonic() - clock,
         )
 
     def base_layers(self, platform: str) -> list[LayerInfo]:
         """The layers that every image of this base begins with, all of them in the store; the caller has a session."""
-        debs = self._fetch((), platform)
+        with self._compiler() as compile_sources:
+            return self._base(platform, self._fetch((), platform), compile_sources)
+
+    def _base(self, platform: str, debs: Mapping[Digest, Path], compile_sources: Compile) -> list[LayerInfo]:
         base = base_layer(self.lock, platform, store=self.store, host=self.host, events=self.events, debs=debs)
         system = system_layer(
             self.lock, platform, base=base, store=self.store, host=self.host, events=self.events, debs=debs
         )
-        with self._compiler(base, platform) as compile_sources:
-            stdlib = bytecode_layer(
-                self.lock, base=base, store=self.store, host=self.host, compile_sources=compile_sources
-            )
+        stdlib = bytecode_layer(self.lock, base=base, store=self.store, host=self.host, compile_sources=compile_sources)
         return [base, *([stdlib] if stdlib else []), *([system] if system else [])]
 
-    def _layers(self, platform: str) -> list[LayerInfo]:
+    def _layers(self, platform: str, compile_sources: Compile) -> list[LayerInfo]:
         """Every layer of one platform, in order, all of them in the store."""
         parts, environments = self._plan(platform)
         known = [self._recall(part) for part in parts]
         missing = [part for part, info in zip(parts, known, strict=True) if info is None]
         debs = needed_debs(self.lock, platform, store=self.store, host=self.host)
         files = self._fetch(missing, platform) if missing or debs else {}
-        base = base_layer(self.lock, platform, store=self.store, host=self.host, events=self.events, debs=files)
-        system = system_layer(
-            self.lock, platform, base=base, store=self.store, host=self.host, events=self.events, debs=files
-        )
-        with self._compiler(base, platform) as compile_sources:
-            stdlib = bytecode_layer(
-                self.lock, base=base, store=self.store, host=self.host, compile_sources=compile_sources
-            )
-            tools = Tools(files, compile_sources if self.lock.policy.bytecode != "none" else None)
-            written = iter(self._write(missing, tools))
+        base = self._base(platform, files, compile_sources)
+        tools = Tools(files, compile_sources if self.lock.policy.bytecode != "none" else None)
+        written = iter(self._write(missing, tools))
         for environment in environments:
             check_collisions(environment, self.host, self.events)
         own = [info if info is not None else next(written) for info in known]
-        layers = [base, *([stdlib] if stdlib else []), *([system] if system else []), *own]
+        layers = [*base, *own]
         if len(layers) > LAYERS_MAX:
             raise InputError(
                 f"{self.project.name} would need {len(layers)} layers",
@@ -133,9 +128,9 @@ class Assembly:
         parts = [
             *environments[0],
             *environments[1],
-            content.plan_server(self.lock, platform),
+            content.plan_server(self.lock),
             *content.plan_model(self.lock),
-            content.plan_app(self.lock, platform, settings),
+            content.plan_app(self.lock, settings),
         ]
         return parts, environments
 
@@ -147,7 +142,7 @@ class Assembly:
             wheels = with_sizes(wheels, self._fetch_wheels(unknown, platform))
         scheme = Scheme(prefix, self.lock.python)
         return plan_environment(
-            wheels, scheme, self.lock, platform, kind=kind, buckets=buckets, host=self.host, events=self.events
+            wheels, scheme, self.lock, kind=kind, buckets=buckets, host=self.host, events=self.events
         )
 
     def _recall(self, part: Part) -> LayerInfo | None:
@@ -178,23 +173,34 @@ class Assembly:
         return {**files, **self._fetch_wheels(wheels, platform)} if wheels else files
 
     @contextmanager
-    def _compiler(self, base: LayerInfo, platform: str) -> Iterator[Compile]:
+    def _compiler(self) -> Iterator[Compile]:
         """A function that compiles with the base's Python; nothing is unpacked or started until it is called."""
         from intermodal.rooms.build.bytecode import Compiler
 
         def rootfs() -> Path:
             from intermodal.oci.unpack import unpack_layer
 
-            if platform != self.host.platform:
-                raise HostError(
-                    f"cannot compile byte code for {platform} on {self.host.platform}",
-                    next='build on such a machine, or set bytecode = "none" under [environment]',
-                )
+            base = self._compiling_base()
             with self.events.task("unpack the base"):
                 return unpack_layer(self.store, base.digest, base.diff_id, self.host.cache_dir / "rootfs")
 
         with Compiler(rootfs, self.lock.base.python, self.host, self.events) as compiler:
             yield compiler.compile
+
+    def _compiling_base(self) -> LayerInfo:
+        """The base whose interpreter runs on this host."""
+        platform = self.host.platform
+        if platform not in base_platforms(self.lock):
+            raise HostError(
+                f"cannot compile byte code for {', '.join(self.platforms)} on {platform}",
+                found=f"the lock holds no interpreter for {platform}",
+                next=(
+                    "intermodal lock PATH on this machine adds one and changes nothing else",
+                    'or build on such a machine, or set bytecode = "none" under [environment]',
+                ),
+            )
+        debs = self._fetch((), platform)
+        return base_layer(self.lock, platform, store=self.store, host=self.host, events=self.events, debs=debs)
 
     def _write(self, parts: Sequence[Part], tools: Tools) -> list[LayerInfo]:
         """The layers of `parts`, written side by side, largest first."""
