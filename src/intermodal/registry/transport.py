@@ -68,6 +68,7 @@ class Transport:
         self._host, self._wire = host, wire
         self._origin = ""
         self._reached = False
+        self.chunk_bytes = 0  # so much of a blob at once, since something refused more; 0 for all of it
         self._guard = threading.Lock()
 
     @property

@@ -135,7 +135,7 @@ class _Upload:
         self._patience = repository.transport.patience
         self._location = ""
         self._offset = 0  # what the registry is known to hold
-        self._chunk = 0  # bytes a request; 0 sends all at once
+        self._chunk = repository.transport.chunk_bytes  # bytes a request; 0 sends all at once
 
     def run(self, mount_from: str) -> Sent:
         """Rules 2 to 4."""
@@ -205,8 +205,7 @@ class _Upload:
         if self._offset == 0 and not self._chunk:
             if self._put(0, size) != 413:
                 return
-            self._chunk = CHUNK_BYTES
-            self._begin("")
+            self._shrink()
         while self._offset < size:
             stop = min(size, self._offset + (self._chunk or size))
             if self._patch(self._offset, stop) == 413:
@@ -216,9 +215,14 @@ class _Upload:
                         found=f"not even {self._chunk} bytes at once are accepted",
                         next="raise the limit of the proxy before the registry (nginx: client_max_body_size)",
                     )
-                self._chunk = CHUNK_BYTES if not self._chunk else self._chunk // 4
-                self._begin("")
+                self._shrink()
         self._put(size, size)
+
+    def _shrink(self) -> None:
+        """Begin anew with smaller requests, also for the blobs that follow."""
+        self._chunk = self._chunk // 4 if self._chunk else min(CHUNK_BYTES, self._blob.size_bytes // 2)
+        self._repository.transport.chunk_bytes = self._chunk
+        self._begin("")
 
     def _put(self, start: int, stop: int) -> int:
         """PUT closes the upload, with all bytes or none."""

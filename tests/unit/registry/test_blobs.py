@@ -147,8 +147,17 @@ def test_small_limit_of_a_proxy_means_chunks(registry: Registry, stored: Path) -
     registry.habits.most_body_bytes = 1_100_000
     send(registry, stored)
     patches = [h for m, _, h in registry.seen if m == "PATCH" and int(h["Content-Length"]) <= 1_100_000]
-    assert len(patches) == 3
-    assert [h["Content-Range"].partition("-")[0] for h in patches] == ["0", "1048576", "2097152"]
+    assert len(patches) == 8
+    assert [h["Content-Range"].partition("-")[0] for h in patches] == [str(n * 375_000) for n in range(8)]
+
+
+def test_the_next_blob_knows_the_limit(registry: Registry, stored: Path) -> None:
+    registry.habits.most_body_bytes = 1_100_000
+    repository = connect(registry, stored.parent)
+    for _ in range(2):
+        upload(repository, stored, BLOB, task=Task())
+    lengths = [int(h["Content-Length"]) for m, _, h in registry.seen if m in ("PUT", "PATCH")]
+    assert sum(length > 1_100_000 for length in lengths) == 2, "all at once, then the half; then never again"
 
 
 def test_limit_that_nothing_passes_is_told(registry: Registry, stored: Path) -> None:
