@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from support import engines
 from support.cli import intermodal
 from support.engines import need
 from support.machine import machine
 from support.people import docker_login
 from support.registries import RealRegistry, docker_registry
-from support.small_image import documents, two_platforms
+from support.small_image import documents, small_image, two_platforms
 from support.tiny_image import tiny_image
 
 from intermodal import pipeline
@@ -182,3 +184,37 @@ def test_the_commands_as_people_type_them(registry: RealRegistry, tmp_path: Path
     nobody = intermodal("push", "tiny:7", "127.0.0.1:1/x", "--json", home=tmp_path, cache=None)
     assert (nobody.code, nobody.json["kind"]) == (3, "RegistryUnreachableError")
     assert registry.blobs() == before
+
+
+def pull_with(engine: str, words: list[str], variables: Mapping[str, str]) -> str:
+    program = need(engine)
+    environment = {**os.environ, **variables}
+    done = subprocess.run([program, *words], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_engines_pull_what_we_push(registry: RealRegistry, tmp_path: Path) -> None:
+    """docker, podman and containerd, each from the registry, by tag; the digest is ours everywhere."""
+    host, store = person(tmp_path, "one")
+    name, both = f"{registry.address}/for/engines", f"{registry.address}/for/engines-both"
+    small_image(store, "small:1")
+    two_platforms(store, "both:1")
+    digest, index = (
+        str(pipeline.push("small:1", name, host=host).digest),
+        str(pipeline.push("both:1", both, host=host).digest),
+    )
+    with engines.docker() as running:
+        for reference, expected in ((name, digest), (both, index)):
+            pull_with("docker", ["pull", "-q", f"{reference}:1"], running.variables)
+            told = pull_with("docker", ["inspect", "-f", "{{json .RepoDigests}}", f"{reference}:1"], running.variables)
+            assert json.loads(told) == [f"{reference}@{expected}"]
+    with engines.podman() as running:
+        for reference, expected in ((name, digest), (both, index)):
+            pull_with("podman", ["pull", "-q", "--tls-verify=false", f"{reference}:1"], running.variables)
+            told = pull_with("podman", ["inspect", "-f", "{{json .RepoDigests}}", f"{reference}:1"], running.variables)
+            assert f"{reference}@{expected}" in json.loads(told)
+    with engines.containerd() as running:
+        for reference, expected in ((name, digest), (both, index)):
+            pull_with("ctr", ["images", "pull", "--plain-http", f"{reference}:1"], running.variables)
+            assert expected in pull_with("ctr", ["images", "ls", f"name=={reference}:1"], running.variables)
