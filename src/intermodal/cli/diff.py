@@ -175,13 +175,20 @@ def _deviations(found: Predictions) -> list[str]:
         (
             _clip(each.case, 24),
             f"{each.output}{list(each.place) if each.place else ''}",
-            _clip(repr(each.before), 24),
-            _clip(repr(each.after), 24),
+            *_values(each.before, each.after),
             "" if each.within else "beyond",
         )
         for each in found.worst
     ]
     return [*lines, *table(pairs, right=[2, 3]).splitlines()]
+
+
+def _values(before: object, after: object) -> tuple[str, str]:
+    """Two values, as short as still shows them to be different."""
+    if isinstance(before, float) and isinstance(after, float):
+        short = f"{before:.6g}", f"{after:.6g}"
+        return short if short[0] != short[1] else (repr(before), repr(after))
+    return _clip(repr(before), 24), _clip(repr(after), 24)
 
 
 def _number(value: float | None) -> str:

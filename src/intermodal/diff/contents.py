@@ -89,7 +89,10 @@ def _settings(data: bytes) -> dict[str, Any]:
         document = json.loads(data)
     except (ValueError, RecursionError):
         return {}
-    return flat(document) if isinstance(document, dict) else {}
+    if not isinstance(document, dict):
+        return {}
+    document.pop("files", None)  # of the model, by hash: those that differ are listed as files
+    return flat(document)
 
 
 def _paragraphs(data: bytes) -> Iterator[tuple[str, str]]:

@@ -269,10 +269,14 @@ def test_a_damaged_layer_is_an_error_and_a_damaged_golden_file_a_note(store: Sto
 
 def test_the_command_says_it_on_one_screen(store: Store, tmp_path: Path) -> None:
     many = {f"app/{number:03}.py": str(number).encode() for number in range(50)}
-    old = {**many, **app(case("moves", 2.0, 4.0), case("row\x1b[31m", 3.0, 1.0)), **wheel("joblib", "1.5.3")}
+    old = {
+        **many,
+        **app(case("moves", 2.0, 4.0), case("near", 5.0, 1.0), case("row\x1b[31m", 3.0, 1.0)),
+        **wheel("joblib", "1.5.3"),
+    }
     new = {
         **{path: data + b"!" for path, data in many.items()},
-        **app(case("moves", 2.0, 4.5), case("row\x1b[31m", 3.0, 1.5), workers=2),
+        **app(case("moves", 2.0, 4.5), case("near", 5.0, 1.00000001), case("row\x1b[31m", 3.0, 1.5), workers=2),
         **wheel("joblib", "1.5.4"),
     }
     store.tag("a:1", image(store, BASE, ("app", old)))
@@ -287,9 +291,10 @@ def test_the_command_says_it_on_one_screen(store: Store, tmp_path: Path) -> None
         "serve.workers  1 -> 2",
         "1 equal",
         "and 44 more (--all)",
-        "2 cases -> 2 cases; 2 ask the same",
-        "4.0  4.5  beyond",
-        "2                 2      0.5       0.5",
+        "3 cases -> 3 cases; 3 ask the same",
+        "4.5  beyond",
+        "3                 2      0.5       0.5",
+        "1.0  1.00000001",
     ):
         assert words in done.out, done.out
     everything = intermodal("diff", "a:1", "b:1", "--all", home=tmp_path).out
