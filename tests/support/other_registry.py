@@ -420,6 +420,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         cut_after = self.cut_at(len(body), "drop-answer")
+        if self.plan == "end-answer" and len(body) > 1:  # in good order, so that what was sent arrives
+            self.close_connection = True
+            body = body[: len(body) // 2]
         if self.plan == "trickle" and body:
             for byte in body[:40]:
                 self.wfile.write(bytes([byte]))

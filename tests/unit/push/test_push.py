@@ -189,13 +189,13 @@ def test_pull_that_broke_is_continued_by_the_next(registry: Registry, tmp_path: 
     host, store = somebody(tmp_path / "two")
     reference = parse_remote(f"{registry.address}/team/x:1")
     layer = documents(somebody(tmp_path / "one")[1], image)[0]["layers"][0]["digest"]
-    registry.fault = lambda h: (
-        "drop-answer"
-        if h.path.endswith(layer) and "Range" not in h.headers
-        else "500"
-        if h.path.endswith(layer)
-        else ""
-    )
+
+    def fault(handler: Handler) -> str:
+        if not handler.path.endswith(layer):
+            return ""
+        return "500" if "Range" in handler.headers else "end-answer"
+
+    registry.fault = fault
     with pytest.raises(RegistryUnreachableError):
         pull(reference, store=store, host=host, manner=quick())
     assert store.listed() == []

@@ -123,6 +123,7 @@ def test_wrong_login_is_told_without_it(habit: str, registry: Registry, tmp_path
     with pytest.raises(RegistryError, match=r"does not accept|refuses") as caught:
         connect(registry, tmp_path).manifest("1")
     assert not caught.value.retriable
+    assert len(registry.seen) == 2, "the same words are not tried again"
     assert "wrong-password-77" not in str(caught.value)
     assert "docker login" in str(caught.value)
 
@@ -203,13 +204,16 @@ def test_connection_is_kept_whatever_was_answered(registry: Registry, tmp_path: 
     registry.fault = lambda handler: str(places.add(handler.client_address) or "")
     repository = connect(registry, tmp_path, manner=quick(clock.sleep))
     data = json.dumps(EMPTY).encode()
+    there = {"Location": "/v2/team/x/manifests/1"}
+    registry.special["GET", "/v2/team/x/manifests/moved"] = lambda handler: handler.answer(307, b"", there)
     for _ in range(2):
+        repository.manifest("moved")
         repository.put_manifest("2", data, MANIFEST)
         repository.find_manifest("2")
         repository.find_manifest("none")
         repository.manifest("2")
         repository.delete_manifest("2")
-    assert (clock.slept, len(places), len(registry.seen)) == ([], 1, 10)
+    assert (clock.slept, len(places), len(registry.seen)) == ([], 1, 14)
 
 
 # --- lists, deletes, mirrors -------------------------------------------------------------------------------------
