@@ -325,6 +325,7 @@ def _build_cold(
         clock = now
 
     watch = warm.Watch()
+    watch.enter(path if path.is_dir() else path.parent)
     watch.look([path, path / "intermodal.toml", path / "pyproject.toml"])
     project = load(path, host=host, events=events, lock_file=lock_file).on(platforms)
     if tag is not None:
@@ -337,6 +338,8 @@ def _build_cold(
     image = build_image(found, card, project, store=store, host=host, events=events)
     fresh = sum(not layer.reused for layer in image.layers)
     done("build", f"{len(image.layers)} layers, {fresh} new")
+    if state != "kept":
+        watch.wrote(project.lock_path)
     watch.look([project.lock_path])
     warm.remember(path, tag, lock_file, image, watch, host, platforms)
     return image

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,25 @@ class Watch:
 
     def __init__(self) -> None:
         self.seen: dict[str, list[int] | None] = {}
+        self._names: dict[str, set[str]] = {}
 
     def look(self, paths: Iterable[Path | str]) -> None:
         """Note who each path is now, unless it was noted before; absent files count too."""
         for path, who in identities(paths).items():
             self.seen.setdefault(path, who)
+
+    def enter(self, folder: Path) -> None:
+        """Note which names a folder holds, for `wrote`; nothing when it cannot be read."""
+        real = os.path.realpath(folder)
+        with suppress(OSError):
+            self._names[real] = set(os.listdir(real))
+
+    def wrote(self, file: Path) -> None:
+        """This walk itself wrote `file`: its folder counts as it is now, unless other names came or went as well."""
+        real = os.path.realpath(file.parent)
+        now = identities([real])[real]
+        if real in self._names and self._names[real] - {file.name} == set(os.listdir(real)) - {file.name}:
+            self.seen.update({path: now for path in self.seen if os.path.realpath(path) == real})
 
 
 def remember(

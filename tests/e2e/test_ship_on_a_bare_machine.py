@@ -24,7 +24,7 @@ def test_ship_twice(newcomer: Newcomer) -> None:
 
     second = newcomer.dev("ship", "examples/digits")
     assert second.code == 0, second.err
-    assert "nothing to do" in second.out
+    assert second.out.startswith("nothing to do\n"), second.out
     assert digest.group() in second.out
 
     report = newcomer.dev("ship", "examples/digits", "--json")
