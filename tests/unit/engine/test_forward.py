@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.cli import world_folder
 
 from intermodal.engine.forward import Forwarder
 from intermodal.engine.runtime import RuntimeFolder, connect_unix
@@ -198,8 +199,15 @@ def test_socket_in_a_long_path(tmp_path: Path) -> None:
         connect_unix(deep / "s").close()
 
 
-def test_runtime_folder_is_private_and_swept(tmp_path: Path) -> None:
-    host = replace(read(), environment={"TMPDIR": str(tmp_path)})
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short name: a socket below a long one would not fit, and other folders are taken then."""
+    with world_folder() as folder:
+        yield folder
+
+
+def test_runtime_folder_is_private_and_swept(short: Path) -> None:
+    host = replace(read(), environment={"TMPDIR": str(short)})
     first = RuntimeFolder(host)
     second = RuntimeFolder(host)
     assert first.path.exists() and second.path.exists()  # the living are left alone
@@ -215,11 +223,11 @@ def test_runtime_folder_is_private_and_swept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["link", "open"])
-def test_runtime_folder_of_somebody_else_is_refused(tmp_path: Path, how: str) -> None:
-    host = replace(read(), environment={"TMPDIR": str(tmp_path)})
+def test_runtime_folder_of_somebody_else_is_refused(short: Path, how: str) -> None:
+    host = replace(read(), environment={"TMPDIR": str(short)})
     if how == "link":
-        (tmp_path / "elsewhere").mkdir()
-        host.runtime_dir.symlink_to(tmp_path / "elsewhere")
+        (short / "elsewhere").mkdir()
+        host.runtime_dir.symlink_to(short / "elsewhere")
     else:
         host.runtime_dir.mkdir()
         host.runtime_dir.chmod(0o777)
