@@ -87,6 +87,7 @@ def roads() -> Iterator[Roads]:
         variables = {**stack.enter_context(engines.docker()).variables}
         variables |= stack.enter_context(engines.podman()).variables
         engines.need("buildah")
+        variables["BUILDAH_LAYERS"] = "false"  # an image for a stage, not for every line: less to remove afterwards
         project = folder / "scaled"
         project.mkdir()
         for name, text in PROJECT.items():

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from support import engines
 from support.cli import world_folder
 from support.engines import Running
+from support.readers import reader
 from support.tiny_image import tiny_image
 
 from intermodal.cli.serve_store import commands_for, files_for
@@ -103,6 +104,18 @@ def test_skopeo_reads_and_copies_everything(offer: Offer, tmp_path: Path) -> Non
     call([program, "copy", "--all", "--src-tls-verify=false", f"docker://{reference}", target])
     (copied,) = json.loads((tmp_path / "copy/index.json").read_bytes())["manifests"]
     assert copied["digest"] == str(offer.index)
+
+
+@pytest.mark.network
+def test_crane_lists_and_validates_and_is_told_that_nothing_can_be_written(offer: Offer) -> None:
+    crane = str(reader("crane"))
+    assert call([crane, "catalog", offer.name("").rstrip("/")]).split() == ["team/both", "team/code", "tiny"]
+    assert call([crane, "ls", offer.name("team/code")]).split() == ["2"]
+    assert call([crane, "digest", offer.name("team/both:1")]).strip() == str(offer.index)
+    assert call([crane, "validate", "--remote", offer.name("tiny:1")]).startswith("PASS")
+    done = subprocess.run([crane, "tag", offer.name("tiny:1"), "3"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "this registry is read-only" in done.stderr
 
 
 def test_containerd_pulls_by_our_command_and_through_the_files_that_nodes_are_given(

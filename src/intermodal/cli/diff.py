@@ -137,10 +137,10 @@ def _file(change: FileChange) -> str:
 def _golden(image: ImageDiff) -> list[str]:
     found = image.golden
     if image.same_golden and (found is None or found.equal == found.cases_before == found.cases_after):
-        return ["the same" if found is None else f"the same: {found.cases_before} cases, equal to the last bit"]
+        return ["the same" if found is None else f"the same: {_cases(found.cases_before)}, equal to the last bit"]
     if found is None:
         return ["none in either"]
-    lines = [f"{found.cases_before} cases -> {found.cases_after} cases; {found.compared} ask the same"]
+    lines = [f"{_cases(found.cases_before)} -> {_cases(found.cases_after)}; {found.compared} ask the same"]
     lines += _deviations(found)
     for words, names in (
         ("only in A", found.only_before),
@@ -150,6 +150,10 @@ def _golden(image: ImageDiff) -> list[str]:
         if names:
             lines.append(f"{words}: {_clip(', '.join(names))}")
     return lines
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'s' * (count != 1)}"
 
 
 def _deviations(found: Predictions) -> list[str]:
