@@ -65,6 +65,10 @@ class Registries:
         """Close every connection."""
         self._wire.close()
 
+    def shut(self) -> None:
+        """End every transfer that is going on, also of other threads."""
+        self._wire.shut()
+
     def repository(self, reference: RemoteReference, *, plain_http: bool = False) -> Repository:
         """The repository of `reference`, in its own registry."""
         key = (reference.registry, plain_http)

@@ -10,6 +10,7 @@ import socket
 import threading
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -43,27 +44,53 @@ class _Limited:
 
 def _cut(connection: socket.socket | None, late: threading.Event) -> None:
     late.set()
+    shut(connection)
+
+
+def shut(connection: socket.socket | None) -> None:
+    """End what is going on over a connection, also of another thread; it gets the end of the stream."""
     with suppress(OSError):
         if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own would pull the rug from under the thread
 
 
-class _Plain(_Limited, HTTPConnection):  # type: ignore[misc]  # the same function, seen twice
-    pass
+class Live:
+    """The connections of one run that are open."""
+
+    def __init__(self) -> None:
+        self._all: WeakSet[Any] = WeakSet()
+        self._guard = threading.Lock()
+
+    def note(self, connection: object) -> None:
+        """Remember a connection."""
+        with self._guard:
+            self._all.add(connection)
+
+    def shut(self) -> None:
+        """End everything that is going on over all of them."""
+        with self._guard:
+            open_now = [connection.sock for connection in self._all]
+        for each in open_now:
+            shut(each)
 
 
-class _Secure(_Limited, HTTPSConnection):  # type: ignore[misc]
-    pass
+def pools(live: Live) -> dict[str, type[HTTPConnectionPool]]:
+    """The pool of each scheme; `live` learns of every connection."""
 
+    class Plain(_Limited, HTTPConnection):  # type: ignore[misc]  # the same function, seen twice
+        def connect(self) -> None:
+            super().connect()
+            live.note(self)
 
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
+    class Secure(_Limited, HTTPSConnection):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            live.note(self)
 
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _Secure
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
 
-
-def pools() -> dict[str, type[HTTPConnectionPool]]:
-    """The pool of each scheme."""
-    return {"http": _PlainPool, "https": _SecurePool}
+    return {"http": PlainPool, "https": SecurePool}

@@ -29,6 +29,8 @@ from intermodal.registry.settings import Trust
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
+    from intermodal.registry.patient_pools import Live
+
 PIECE_BYTES = 1 << 18
 CONNECT_S = 15.0  # also for each piece that is sent
 PROBE_S = 5.0
@@ -102,6 +104,7 @@ class Wire:
         self.speed = manner.speed
         self.read_s = manner.read_s
         self._pools: dict[tuple[str, Trust], PoolManager] = {}
+        self._live: Live | None = None
         self._guard = threading.Lock()
 
     def __enter__(self) -> Wire:
@@ -114,6 +117,11 @@ class Wire:
         """Close every connection."""
         for pool in self._pools.values():
             pool.clear()
+
+    def shut(self) -> None:
+        """End every transfer that is going on, also of other threads: they get an error at once."""
+        if self._live is not None:
+            self._live.shut()
 
     @contextmanager
     def ask(
@@ -176,8 +184,9 @@ class Wire:
     def _make_pool(self, proxy: str, trust: Trust) -> PoolManager:
         import urllib3
 
-        from intermodal.registry.patient_pools import pools
+        from intermodal.registry.patient_pools import Live, pools
 
+        self._live = self._live or Live()
         options: dict[str, Any] = {
             "timeout": urllib3.Timeout(connect=CONNECT_S, read=self.read_s),
             "maxsize": 8,
@@ -187,7 +196,7 @@ class Wire:
             "key_file": trust.client_key or None,
         }
         manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-        manager.pool_classes_by_scheme = pools()
+        manager.pool_classes_by_scheme = pools(self._live)
         return manager
 
 

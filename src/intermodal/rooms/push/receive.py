@@ -45,7 +45,7 @@ from intermodal.registry.documents import Config, Index, Manifest, parse_config,
 from intermodal.registry.download import download
 from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference
-from intermodal.rooms.push.crowd import StoppableTask, each, stoppable_manner
+from intermodal.rooms.push.crowd import StoppableTask, each, stoppable
 from intermodal.rooms.push.report import PullReport
 
 ALL = "all"
@@ -101,10 +101,9 @@ def pull(
     """
     began = time.monotonic()
     stop = threading.Event()
-    manner = manner or stoppable_manner(stop)
-    with store.session(), Registries(host, manner) as registries:
+    with store.session(), Registries(host, stoppable(manner, stop)) as registries:
         sources = registries.sources(reference, plain_http=plain_http)
-        one = _Pull(store, sources, events, stop, limits)
+        one = _Pull(store, registries, sources, events, stop, limits)
         top, images = one.documents(reference, platform, host.platform)
         downloaded, skipped, moved = one.blobs(images)
         chosen = top if len(images) != 1 or platform == ALL else images[0].document
@@ -131,9 +130,16 @@ class _Pull:
     """One image on its way into the store."""
 
     def __init__(
-        self, store: Store, sources: Sequence[Repository], events: Events, stop: threading.Event, limits: Limits
+        self,
+        store: Store,
+        registries: Registries,
+        sources: Sequence[Repository],
+        events: Events,
+        stop: threading.Event,
+        limits: Limits,
     ) -> None:
-        self._store, self._sources, self._events, self._stop, self._limits = store, sources, events, stop, limits
+        self._store, self._registries, self._sources = store, registries, sources
+        self._events, self._stop, self._limits = events, stop, limits
 
     def documents(self, reference: RemoteReference, platform: str, own: str) -> tuple[Document, tuple[_Image, ...]]:
         """What the reference stands for, and the images of it to take, fetched and believed."""
@@ -160,7 +166,7 @@ class _Pull:
         total = sum(layer.blob.size_bytes for layer in layers)
         with self._events.task(f"pull from {self._sources[-1]}", total=total, unit="bytes") as task:
             stoppable = StoppableTask(task, self._stop)
-            moved = each(lambda layer: self._layer(layer, known, stoppable), layers, self._stop)
+            moved = each(lambda layer: self._layer(layer, known, stoppable), layers, self._stop, self._registries)
         downloaded = tuple(layer.blob.digest for layer, size in zip(layers, moved, strict=True) if size)
         skipped = tuple(layer.blob.digest for layer, size in zip(layers, moved, strict=True) if not size)
         return downloaded, skipped, sum(moved) + sum(len(i.document.data) + len(i.config_data) for i in images)

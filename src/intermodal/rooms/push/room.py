@@ -5,7 +5,8 @@ Takes a descriptor and a reference, hands on a `PushReport`.
 Rules, in order:
 1. When the tag stands for this very digest, nothing is sent.
 2. Blobs come first, several at a time: those that the registry has are left, those that a neighbouring repository of
-   the registry is known to have are mounted, the rest is sent and hashed on the way.
+   the registry is known to have (the one that the image's base came from, too) are mounted, the rest is sent and hashed
+   on the way.
 3. Then manifests by their digests, then the index or manifest under the tag; a reader of the tag never meets a hole.
 4. The store is held in a session meanwhile, so that `prune` takes nothing away.
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 
 from msgspec import Struct
 
-from intermodal.errors import InputError, StoreError
+from intermodal.errors import InputError, IntermodalError, StoreError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.descriptor import INDEXES, Descriptor
@@ -26,11 +28,13 @@ from intermodal.oci.layout import Store
 from intermodal.oci.manifest import parse_descriptor
 from intermodal.registry.client import Registries, Repository
 from intermodal.registry.patience import Manner
-from intermodal.registry.reference import RemoteReference
+from intermodal.registry.reference import RemoteReference, parse_remote
 from intermodal.registry.upload import upload
-from intermodal.rooms.push.crowd import StoppableTask, each, stoppable_manner
+from intermodal.rooms.push.crowd import StoppableTask, each, stoppable
 from intermodal.rooms.push.neighbours import Neighbours
 from intermodal.rooms.push.report import PushReport
+
+BASE_NAME = "org.opencontainers.image.base.name"
 
 
 class _Parts(Struct, frozen=True):
@@ -74,30 +78,34 @@ def push(
             next=f"push it as {reference.name}:TAG",
         )  # fmt: skip
     stop = threading.Event()
-    manner = manner or stoppable_manner(stop)
-    with store.session(), Registries(host, manner) as registries:
+    with store.session(), Registries(host, stoppable(manner, stop)) as registries:
         repository = registries.repository(reference, plain_http=plain_http)
         there = repository.find_manifest(reference.target, write=True)
         if there is not None and (there.digest, there.size_bytes) == (image.digest, image.size_bytes):
             return PushReport(str(reference), image.digest, 0, (), (), (), True, time.monotonic() - began)
-        return _Push(store, repository, events, stop).run(image, reference, began)
+        return _Push(store, registries, repository, events, stop).run(image, reference, began)
 
 
 class _Push:
     """One image on its way into one repository."""
 
-    def __init__(self, store: Store, repository: Repository, events: Events, stop: threading.Event) -> None:
-        self._store, self._repository, self._events, self._stop = store, repository, events, stop
+    def __init__(
+        self, store: Store, registries: Registries, repository: Repository, events: Events, stop: threading.Event
+    ) -> None:
+        self._store, self._registries, self._repository = store, registries, repository
+        self._events, self._stop = events, stop
         self._neighbours = Neighbours(store, repository)
+        self._base = ""
 
     def run(self, image: Descriptor, reference: RemoteReference, began: float) -> PushReport:
         """Rules 2 and 3."""
         parts = read_parts(self._store, image)
+        self._base = self._repository_of_base(parts)
         total = sum(blob.size_bytes for blob in parts.blobs)
         with self._events.task(f"push to {self._repository}", total=total, unit="bytes") as task:
             stoppable = StoppableTask(task, self._stop)
             largest_first = sorted(parts.blobs, key=lambda blob: -blob.size_bytes)
-            results = each(lambda blob: self._blob(blob, stoppable), largest_first, self._stop)
+            results = each(lambda blob: self._blob(blob, stoppable), largest_first, self._stop, self._registries)
         outcomes = {blob.digest: result for blob, result in zip(largest_first, results, strict=True)}
         documents = 0
         for item in parts.inner:
@@ -125,8 +133,20 @@ class _Push:
             task.advance(blob.size_bytes)
             return "skipped", 0
         path = self._store.path(blob.digest)
-        sent = upload(self._repository, path, blob, mount_from=self._neighbours.of(blob.digest), task=task)
+        sent = upload(
+            self._repository, path, blob, mount_from=self._neighbours.of(blob.digest) or self._base, task=task
+        )
         return sent.how, sent.bytes
+
+    def _repository_of_base(self, parts: _Parts) -> str:
+        """The repository in this registry that the image's base came from; "" for any other base."""
+        for manifest in parts.inner or (parts.top,):
+            with suppress(IntermodalError, KeyError, TypeError, AttributeError):
+                name = str(self._store.config(manifest)["config"]["Labels"][BASE_NAME])
+                base = parse_remote(name)
+                if not name.startswith("deb:") and base.registry == self._repository.transport.settings.name:
+                    return base.repository if base.repository != self._repository.name else ""
+        return ""
 
     def _document(self, item: Descriptor, target: str) -> int:
         """How many bytes the document took; `target` stands for it now."""
