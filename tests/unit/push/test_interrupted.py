@@ -17,6 +17,7 @@ from support.small_image import documents, noise, small_image
 
 from intermodal.oci.descriptor import Descriptor
 from intermodal.oci.layout import Store
+from intermodal.oci.validate import validate_store
 
 PATIENCE_S = 40  # far less than the time-outs of the transfers
 
@@ -76,20 +77,24 @@ def image(home: Path) -> tuple[Store, Descriptor]:
     return store, small_image(store, "large:1", contents=(noise(4_000_000, 9), b"small"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_push_ends_at_once(how: signal.Signals, registry: Registry, tmp_path: Path) -> None:
     _, made = image(tmp_path)
     over = threading.Event()
     standing = standing_still(registry, "PUT", "", over)
     code, told = interrupt(["push", "large:1", f"{registry.address}/a/b"], tmp_path, standing, how)
     over.set()
-    assert code == 130 and "interrupted" in told and "Traceback" not in told, told
+    if how == signal.SIGKILL:
+        assert code == -9
+    else:
+        assert code == 130 and "interrupted" in told and "Traceback" not in told, told
     assert registry.state.tags.get("a/b", {}) == {}
     again = intermodal("push", "large:1", f"{registry.address}/a/b", "--json", home=tmp_path, cache=None)
     assert again.code == 0 and again.json["digest"] == str(made.digest), again.err
 
 
-def test_pull_ends_at_once_and_keeps_what_came(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_pull_ends_at_once_and_keeps_what_came(how: signal.Signals, registry: Registry, tmp_path: Path) -> None:
     maker = tmp_path / "maker"
     store, made = image(maker)
     reference = f"{registry.address}/a/b:1"
@@ -99,10 +104,11 @@ def test_pull_ends_at_once_and_keeps_what_came(registry: Registry, tmp_path: Pat
     standing = standing_still(registry, "GET", layer, over)
     home = tmp_path / "home"
     home.mkdir()
-    code, told = interrupt(["pull", reference], home, standing, signal.SIGINT)
+    code, told = interrupt(["pull", reference], home, standing, how)
     over.set()
-    assert code == 130 and "Traceback" not in told, told
+    assert code == (130 if how == signal.SIGINT else -9) and "Traceback" not in told, told
     kept = Store(home / "data/intermodal/store")
-    assert kept.listed() == [] and (kept.root / "partial" / layer.removeprefix("sha256:")).stat().st_size > 0
+    assert kept.listed() == [] and validate_store(kept).faults == ()
+    assert (kept.root / "partial" / layer.removeprefix("sha256:")).exists()
     again = intermodal("pull", reference, "--json", home=home, cache=None)
     assert again.code == 0 and again.json["digest"] == str(made.digest), again.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from support.small_image import documents, noise, small_image, two_platforms
 from intermodal.errors import IntermodalError, RegistryError, RegistryUnreachableError, StoreError
 from intermodal.oci.descriptor import Descriptor
 from intermodal.oci.digest import Digest
+from intermodal.oci.validate import validate_store
 from intermodal.registry.reference import parse_remote
 from intermodal.rooms.push import PushReport, pull, push
 
@@ -181,6 +182,43 @@ def test_pulled_image_is_pushed_on_as_it_was(registry: Registry, tmp_path: Path)
     host, store = somebody(tmp_path / "two")
     report = pull(parse_remote(f"{registry.address}/team/x:1"), store=store, host=host, manner=quick(), platform="all")
     assert send(registry, tmp_path / "two", store.resolve(report.name), "else/where:9").digest == image.digest
+
+
+def test_what_was_pulled_is_mounted_into_a_neighbour(registry: Registry, tmp_path: Path) -> None:
+    """A base of the same registry is never sent back to it."""
+    base = small_image(somebody(tmp_path / "one")[1], contents=(noise(300_000, 8), b"base"))
+    send(registry, tmp_path / "one", base, "bases/python:3")
+    host, store = somebody(tmp_path / "two")
+    pull(parse_remote(f"{registry.address}/bases/python:3"), store=store, host=host, manner=quick())
+    mine = small_image(store, "mine:1", contents=(noise(300_000, 8), b"base", b"code"))
+    report = send(registry, tmp_path / "two", mine, "team/mine:1")
+    assert (len(report.mounted), len(report.uploaded)) == (2, 2) and report.uploaded_bytes < 10_000
+
+
+def test_many_at_once_into_one_store_and_one_repository(registry: Registry, tmp_path: Path) -> None:
+    image = small_image(somebody(tmp_path / "one")[1], contents=tuple(noise(100_000, n) for n in range(5)))
+    failed: list[BaseException] = []
+
+    def at_once(work: Callable[[], object]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=guarded) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    host, store = somebody(tmp_path / "two")
+    reference = parse_remote(f"{registry.address}/team/x:1")
+    at_once(lambda: send(registry, tmp_path / "one", image))
+    at_once(lambda: pull(reference, store=store, host=host, manner=quick()))
+    assert failed == [] and registry.visible == []
+    assert validate_store(store).faults == () and not any((store.root / "partial").iterdir())
+    assert [found.digest for found in store.images()] == [image.digest]
 
 
 def test_pull_that_broke_is_continued_by_the_next(registry: Registry, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ from intermodal.registry.download import download
 from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference
 from intermodal.rooms.push.crowd import StoppableTask, each, stoppable
+from intermodal.rooms.push.neighbours import Neighbours
 from intermodal.rooms.push.report import PullReport
 
 ALL = "all"
@@ -60,6 +61,11 @@ class _Image(Struct, frozen=True):
     manifest: Manifest
     config_data: bytes
     config: Config | None
+
+    @property
+    def blobs(self) -> tuple[Digest, ...]:
+        """Everything that its manifest names."""
+        return (self.manifest.config.digest, *(layer.digest for layer in self.manifest.layers))
 
 
 class _Layer(Struct, frozen=True):
@@ -112,6 +118,8 @@ def pull(
         if not unchanged:
             one.store_documents(images, chosen)
             store.tag(name, chosen.descriptor)
+            # what is pushed to a neighbouring repository later can be mounted from here
+            Neighbours(store, sources[-1]).remember(digest for image in images for digest in image.blobs)
     return PullReport(
         reference=str(reference),
         name=name,
