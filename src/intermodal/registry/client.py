@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from intermodal.errors import ImageRefusedError, RegistryError, UnknownImageError
+from intermodal.errors import ImageRefusedError, InputError, RegistryError, UnknownImageError
 from intermodal.fetch.transfer import shown
 from intermodal.host import Host
 from intermodal.oci import reference as local
@@ -113,10 +113,10 @@ class Repository:
         """
         ask = self._ask("HEAD", f"manifests/{_target(target)}", f"look for {target}", (200, 404), write=write)
         with self.transport.request(_with(ask, Accept=ACCEPT)) as answer:
-            digest, size = answer.headers.get("Docker-Content-Digest", ""), answer.headers.get("Content-Length", "")
-            if answer.status == 404 or not digest.startswith("sha256:") or not size.isdigit():
+            digest, size = _stated(answer), answer.headers.get("Content-Length", "")
+            if answer.status == 404 or digest is None or not size.isdigit():
                 return None
-            return Descriptor(answer.headers.get("Content-Type", "").partition(";")[0], Digest.parse(digest), int(size))
+            return Descriptor(answer.headers.get("Content-Type", "").partition(";")[0], digest, int(size))
 
     def manifest(self, target: str, expected: Descriptor | None = None) -> Document:
         """The manifest or index under a tag or digest.
@@ -138,10 +138,9 @@ class Repository:
         with self.transport.request(ask) as answer:
             data = answer.read(MAX_BYTES)
             kind = answer.headers.get("Content-Type", "")
-            stated = answer.headers.get("Docker-Content-Digest", "")
         digest = expected.digest if expected else Digest.parse(target) if ":" in target else None
-        if digest is None and stated.startswith("sha256:"):
-            digest = Digest.parse(stated)  # a registry that contradicts itself is not believed
+        if digest is None:
+            digest = _stated(answer)  # a registry that contradicts itself is not believed
         found = read_document(data, kind, expected=digest, size=expected.size_bytes if expected else None)
         if expected is not None and found.media_type != expected.media_type:
             raise ImageRefusedError(
@@ -290,6 +289,13 @@ def _believe(fetch: Callable[[], Found]) -> Found:
         with suppress(ImageRefusedError):
             return fetch()
     return fetch()
+
+
+def _stated(answer: Answer) -> Digest | None:
+    """The digest that the registry says it answers with; None when it says none that we know."""
+    with suppress(InputError):
+        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+    return None
 
 
 def _with(ask: Ask, **headers: str) -> Ask:

@@ -32,6 +32,7 @@ from intermodal.registry.auth import scopes_for
 from intermodal.registry.client import Repository
 from intermodal.registry.pace import keep_pace
 from intermodal.registry.transport import Ask
+from intermodal.registry.wire import Answer
 
 READ_BYTES = 1 << 20
 SEND_BYTES = 1 << 17  # one piece must pass within the time-out of a socket
@@ -266,10 +267,7 @@ class _Upload:
             with self._repository.transport.request(ask):
                 pass
 
-    def _note(self, location: str, answer: object) -> None:
-        from intermodal.registry.wire import Answer
-
-        assert isinstance(answer, Answer)
+    def _note(self, location: str, answer: Answer) -> None:
         if not location:
             raise RegistryError(f"{self._repository} does not say where to push to", found="an answer without Location")
         self._location = self._repository.transport.locate(answer, location)

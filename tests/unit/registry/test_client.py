@@ -227,6 +227,16 @@ def test_tags_page_by_page(registry: Registry, tmp_path: Path) -> None:
         list(connect(registry, tmp_path, "no/x").tags())
 
 
+@pytest.mark.parametrize("junk", ["", "sha256:", "sha256:xyz", "sha512:" + "0" * 128, "md5:0"])
+def test_digest_header_that_says_nothing(junk: str, registry: Registry, tmp_path: Path) -> None:
+    data = json.dumps(EMPTY).encode()
+    headers = {"Content-Type": MANIFEST, "Docker-Content-Digest": junk}
+    for method in ("HEAD", "GET"):
+        registry.special[method, "/v2/team/x/manifests/1"] = lambda handler: handler.answer(200, data, headers)
+    assert connect(registry, tmp_path).find_manifest("1") is None
+    assert connect(registry, tmp_path).manifest("1").data == data
+
+
 def test_list_that_never_ends_is_refused(registry: Registry, tmp_path: Path) -> None:
     path = "/v2/team/x/tags/list"
     link = {"Link": f'<{path}?n=1000>; rel="next"'}
