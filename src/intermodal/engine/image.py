@@ -18,13 +18,12 @@ from msgspec import Struct
 from intermodal.errors import EngineError, StoreError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
-from intermodal.oci.descriptor import LAYER_GZIP
+from intermodal.oci.descriptor import LAYER_COMPRESSION, Compression
 from intermodal.oci.digest import Digest
 from intermodal.oci.unpack import unpack_layer
 from intermodal_server.contract import USER_ID
 
 MAX_LAYERS = 500  # what the kernel stacks, roughly; engines stop at 127
-_GZIP_TYPES = (LAYER_GZIP, "application/vnd.docker.image.rootfs.diff.tar.gzip")
 
 
 class ImageStore(Protocol):
@@ -45,6 +44,7 @@ class LayerRef(Struct, frozen=True):
     digest: Digest
     diff_id: Digest
     size_bytes: int
+    compression: Compression = "gzip"
 
 
 class RunnableImage(Struct, frozen=True):
@@ -79,11 +79,11 @@ def read_image(store: ImageStore, digest: Digest) -> RunnableImage:
                 found=f"{len(stored)} layers in the manifest, {len(diff_ids)} in the config",
             )
         for layer in stored:
-            if layer["mediaType"] not in _GZIP_TYPES:
+            if layer["mediaType"] not in LAYER_COMPRESSION:
                 raise EngineError(
                     "the sandbox cannot unpack this image",
                     found=f"a layer of type {layer['mediaType']}",
-                    next='build it with compression = "gzip"',
+                    next="run it with another engine",
                 )
         settings = config.get("config") or {}
         argv = (*(settings.get("Entrypoint") or ()), *(settings.get("Cmd") or ()))
@@ -93,7 +93,12 @@ def read_image(store: ImageStore, digest: Digest) -> RunnableImage:
         return RunnableImage(
             digest=digest,
             layers=tuple(
-                LayerRef(Digest.parse(layer["digest"]), diff_id, int(layer["size"]))
+                LayerRef(
+                    Digest.parse(layer["digest"]),
+                    diff_id,
+                    int(layer["size"]),
+                    LAYER_COMPRESSION[layer["mediaType"]],
+                )
                 for layer, diff_id in zip(stored, diff_ids, strict=True)
             ),
             argv=tuple(str(part) for part in argv),
@@ -142,9 +147,9 @@ def unpacked_layers(store: ImageStore, image: RunnableImage, host: Host, events:
         ):
 
             def unpack(layer: LayerRef) -> None:
-                unpack_layer(store, layer.digest, layer.diff_id, root)
+                unpack_layer(store, layer.digest, layer.diff_id, root, layer.compression)
                 task.advance(layer.size_bytes)
 
             for _ in pool.map(unpack, sorted(set(missing), key=lambda layer: -layer.size_bytes)):
                 pass
-    return tuple(unpack_layer(store, layer.digest, layer.diff_id, root) for layer in image.layers)
+    return tuple(unpack_layer(store, layer.digest, layer.diff_id, root, layer.compression) for layer in image.layers)

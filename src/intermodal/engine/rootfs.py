@@ -9,7 +9,9 @@ Rules, in order:
 2. Merging makes hard links and never copies: all lies in one cache folder, so on one disk.
 3. Mount points must be real folders. A layer that puts a link or a file where one is wanted is refused: bwrap would
    follow it.
-4. Reading a file out of layers sees what the container would see, and follows no link.
+4. A layer that deletes something of those below is merged with them, because neither an overlay nor a link can say so
+   without rights that not every host grants.
+5. Reading a file out of layers sees what the container would see, and follows no link.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from msgspec import Struct
 
 from intermodal.errors import EngineError, UnsafePathError
 from intermodal.oci.folder_once import ALWAYS, folder_once, remove_tree
+from intermodal.oci.layer_rules import OPAQUE, WHITEOUT
+from intermodal.oci.unpack import WHITEOUTS
 
 Way = Literal["overlay", "hardlink", "loader"]
 
@@ -55,7 +59,7 @@ def compose(layers: Sequence[Path], way: Way, cache: Path, mount_points: Sequenc
     """
     _check_mount_points(layers, mount_points)
     if way == "overlay":
-        sources = _shortened([_skeleton(cache, mount_points), *layers], cache)
+        sources = _shortened([_skeleton(cache, mount_points), *_without_whiteouts(layers, cache)], cache)
         pairs = [argument for source in sources for argument in ("--overlay-src", str(source))]
         return Root((*pairs, "--ro-overlay", "/"))
     merged = _merged(layers, cache, mount_points)
@@ -118,6 +122,12 @@ def _make_points(folder: Path, mount_points: Sequence[str]) -> None:
         (folder / point.strip("/")).mkdir(parents=True, exist_ok=True)
 
 
+def _without_whiteouts(layers: Sequence[Path], cache: Path) -> list[Path]:
+    """The same tree as layers of which none deletes anything."""
+    last = max((n for n, layer in enumerate(layers, 1) if (layer / WHITEOUTS).exists()), default=0)
+    return [*([_merged(layers[:last], cache, ())] if last else []), *layers[last:]]
+
+
 def _shortened(sources: list[Path], cache: Path) -> list[Path]:
     """The same layers as fewer sources, so that the mount options fit."""
 
@@ -158,6 +168,10 @@ def _lay_over(layer: Path, folder: Path) -> None:
     """Add the content of `layer` to `folder`; what both have is taken from `layer`."""
     for place, folders, files in os.walk(layer, followlinks=False):
         target = folder / os.path.relpath(place, layer)
+        deleted = [name for name in files if name.startswith(WHITEOUT)]
+        for name in os.listdir(target) if OPAQUE in deleted else [name.removeprefix(WHITEOUT) for name in deleted]:
+            remove_tree(target / name)
+        files = [name for name in files if not name.startswith(WHITEOUT)]
         for name in [n for n in folders if not os.path.islink(os.path.join(place, n))]:  # noqa: PTH114, PTH118
             made = target / name
             if made.is_symlink() or not made.is_dir():

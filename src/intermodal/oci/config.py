@@ -32,10 +32,12 @@ _CACHES = {
 }
 
 
-def environment() -> dict[str, str]:
-    """The variables every image starts with."""
+def environment(inherited: Sequence[str] = ()) -> dict[str, str]:
+    """The variables every image starts with, over those of its base ("NAME=value")."""
+    base = dict(line.split("=", 1) for line in inherited)
     return {
-        "PATH": f"{contract.VENV_DIR}/bin:/usr/local/bin:/usr/bin:/bin",
+        **base,
+        "PATH": f"{contract.VENV_DIR}/bin:{base.get('PATH') or '/usr/local/bin:/usr/bin:/bin'}",
         "LANG": "C.UTF-8",
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
@@ -47,16 +49,26 @@ def environment() -> dict[str, str]:
     }
 
 
-def config_bytes(*, layers: Sequence[LayerInfo], architecture: str, python: str, labels: Mapping[str, str]) -> bytes:
+def config_bytes(
+    *,
+    layers: Sequence[LayerInfo],
+    architecture: str,
+    python: str = "",
+    interpreter: str = "",
+    labels: Mapping[str, str],
+    inherited: Sequence[str] = (),
+) -> bytes:
     """The config of an image of ours.
 
     Args:
         layers: in the order of the manifest.
         architecture: amd64 | arm64.
-        python: "3.11", of the base.
+        python: "3.11", of a base of Debian packages.
+        interpreter: its path, in any other.
         labels: all of them; written sorted.
+        inherited: variables of a base from a registry.
     """
-    interpreter = f"/usr/bin/python{python}"
+    interpreter = interpreter or f"/usr/bin/python{python}"
     server = [interpreter, "-I", "-S", contract.SERVER_CODE_DIR]
     document: dict[str, object] = {
         "architecture": architecture,
@@ -65,7 +77,7 @@ def config_bytes(*, layers: Sequence[LayerInfo], architecture: str, python: str,
         "config": {
             "User": f"{contract.USER_ID}:{contract.USER_ID}",
             "ExposedPorts": {f"{contract.HTTP_PORT}/tcp": {}},
-            "Env": [f"{name}={value}" for name, value in environment().items()],
+            "Env": [f"{name}={value}" for name, value in environment(inherited).items()],
             "Entrypoint": server,
             "WorkingDir": contract.APP_DIR,
             "Labels": dict(sorted(labels.items())),

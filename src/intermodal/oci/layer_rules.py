@@ -6,8 +6,7 @@ Rules, in order:
 1. A path is relative, never climbs, and is neither too deep nor too long; a link's target stays below the root.
 2. Every parent of an entry is a folder that this layer made (missing ones are implied), so no link is followed.
 3. A path stands there once. Devices, pipes and hard links to anything but a file of this layer are refused.
-4. A whiteout is refused where nothing can be deleted; elsewhere it names one entry of its own folder, or empties a
-   folder that is not the root.
+4. A whiteout names one entry of its own folder, or empties a folder that is not the root.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ OPAQUE = ".wh..wh..opq"
 class LayerRules:
     """The tree of one layer, as names and kinds."""
 
-    def __init__(self, limits: Limits, *, whiteouts: bool = False) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.made: dict[str, Made] = {"": "directory"}
         self.was_implied = False  # the folder just admitted was there already, for what lies in it
         self._implied: set[str] = set()
         self._limits = limits
-        self._whiteouts = whiteouts
         self._entries = 0
 
     def admit(self, entry: TarEntry) -> str:
@@ -90,12 +88,6 @@ class LayerRules:
         return "whiteout" if path.rpartition("/")[2].startswith(WHITEOUT) else "file"
 
     def _check_whiteout(self, entry: TarEntry, path: str, parent: str, name: str) -> None:
-        if not self._whiteouts:
-            raise InputError(
-                "the layer deletes files of the layers below it, which the sandbox cannot show yet",
-                found=f"whiteout {path}",
-                next="run this image with another engine",
-            )
         deleted = name.removeprefix(WHITEOUT)
         opaque = name == OPAQUE and parent
         if entry.kind != "file" or not (

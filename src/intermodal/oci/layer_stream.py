@@ -65,6 +65,11 @@ class LayerStream:
         self._tar_bytes = 0
         self._buffer = memoryview(b"")
 
+    @property
+    def tar_bytes(self) -> int:
+        """How much of the tar came out so far."""
+        return self._tar_bytes
+
     def take(self, size: int) -> bytes:
         """Exactly `size` bytes; fewer only at the end."""
         if len(self._buffer) >= size:

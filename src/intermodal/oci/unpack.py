@@ -1,13 +1,15 @@
 """Layers as folders: what the sandbox mounts.
 
-Takes a gzip layer of the store, hands on a folder with its tree, made once and kept under the layer's diff id.
+Takes a layer of the store, hands on a folder with its tree, made once and kept under the layer's diff id.
 
 Rules, in order:
 1. Nothing is written outside the new folder. Every parent of an entry must be a folder that this layer itself made,
    so no link is ever followed; the tracked tree decides, not the file system.
 2. Both the digest of the stored bytes and the diff id of the tar must be right, else the folder never appears.
 3. Refused, with the entry's name: names that are absolute or climb, links that lead out, devices, pipes, two entries
-   of one path, whiteouts (a folder alone cannot say "deleted"), and anything beyond `Limits`.
+   of one path, and anything beyond `Limits`.
+5. What a layer deletes of those below stays in the folder under the name that the layer gave it (`.wh.NAME`), and the
+   folder then holds `WHITEOUTS` at its top: it must be merged with those below before anybody looks (`engine.rootfs`).
 4. Owners are ignored and no privilege bit survives: the folder belongs to whoever unpacks and only they may write.
 
 Does not merge layers (`engine.rootfs`) and fetches nothing.
@@ -21,11 +23,14 @@ from typing import Protocol
 
 from intermodal.errors import InputError
 from intermodal.host.files import failure
+from intermodal.oci.descriptor import Compression
 from intermodal.oci.digest import Digest
 from intermodal.oci.folder_once import folder_once
 from intermodal.oci.layer_rules import LayerRules
 from intermodal.oci.layer_stream import LIMITS, LayerStream, Limits
 from intermodal.oci.tar_reader import TarEntry, read_entries
+
+WHITEOUTS = ".wh..wh.any"  # no layer may bring a file of this name
 
 
 class Blobs(Protocol):
@@ -36,8 +41,16 @@ class Blobs(Protocol):
         ...
 
 
-def unpack_layer(store: Blobs, digest: Digest, diff_id: Digest, root: Path, *, limits: Limits = LIMITS) -> Path:
-    """The folder `root/<diff id>` with the tree of a gzip layer, unpacked now or earlier.
+def unpack_layer(
+    store: Blobs,
+    digest: Digest,
+    diff_id: Digest,
+    root: Path,
+    compression: Compression = "gzip",
+    *,
+    limits: Limits = LIMITS,
+) -> Path:
+    """The folder `root/<diff id>` with the tree of a layer, unpacked now or earlier.
 
     Safe for several processes; an interrupted attempt leaves nothing that a later one would take for finished.
 
@@ -46,6 +59,7 @@ def unpack_layer(store: Blobs, digest: Digest, diff_id: Digest, root: Path, *, l
         digest: of the stored (compressed) bytes.
         diff_id: of the uncompressed tar.
         root: folder for all unpacked layers; made when missing.
+        compression: of the stored bytes.
         limits: when to give up.
 
     Raises:
@@ -55,7 +69,7 @@ def unpack_layer(store: Blobs, digest: Digest, diff_id: Digest, root: Path, *, l
     try:
         return folder_once(
             root / diff_id.hex,
-            lambda folder: _unpack(store.path(digest), digest, diff_id, folder, limits),
+            lambda folder: _unpack(store.path(digest), digest, diff_id, folder, compression, limits),
             (diff_id.hex,),
         )
     except OSError as error:
@@ -79,6 +93,11 @@ class _Tree(LayerRules):
     def _make(self, entry: TarEntry, path: str, content: LayerStream) -> None:
         """Create the entry at `path`, whose parent is known to be a folder of ours."""
         place = self._root + path
+        if self.made[path] == "whiteout":
+            for name in (place, self._root + WHITEOUTS):
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            list(content.pieces(entry.size_bytes))
+            return
         if entry.kind == "file":
             self._write(place, entry, content)
         elif entry.kind == "directory":
@@ -116,10 +135,12 @@ class _Tree(LayerRules):
             os.chmod(self._root + path, self._modes[path])  # noqa: PTH101
 
 
-def _unpack(stored: Path, digest: Digest, diff_id: Digest, folder: Path, limits: Limits) -> None:
+def _unpack(
+    stored: Path, digest: Digest, diff_id: Digest, folder: Path, compression: Compression, limits: Limits
+) -> None:
     """Fill `folder` with the layer at `stored` and verify it."""
     with stored.open("rb", buffering=0) as stream:
-        layer = LayerStream(stream, limits)
+        layer = LayerStream(stream, limits, compression)
         tree = _Tree(folder, limits)
         for entry in read_entries(layer):
             tree.add(entry, layer)

@@ -35,7 +35,7 @@ def verify_layer(
         StoreError: it is damaged, or one of its digests is another.
         UnsafePathError, DuplicatePathError, InputError: an entry breaks a rule of `layer_rules`, or it is a bomb.
     """
-    rules, setuid, count = LayerRules(limits, whiteouts=True), [], 0
+    rules, setuid, count = LayerRules(limits), [], 0
     try:
         with path.open("rb", buffering=0) as stored:
             stream = LayerStream(stored, limits, compression)

@@ -40,11 +40,6 @@ def _changes_the_image(settings: ProjectFile) -> Iterator[tuple[str, str]]:
         yield "[pipeline]", "ship each step as its own [model]"
     if settings.model is not None and settings.model.app is not None:
         yield "[model] app", 'take predictor = "module:Class" instead'
-    if not environment.base.startswith("deb:"):
-        yield (
-            f'[environment] base = "{environment.base}"',
-            'take base = "deb:bookworm" (Python 3.11) or "deb:trixie" (3.13)',
-        )
     if environment.accelerator != "cpu":
         yield f'[environment] accelerator = "{environment.accelerator}"', 'take accelerator = "cpu"'
     if environment.compression != "gzip":

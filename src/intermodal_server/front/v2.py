@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import msgspec
 import orjson
@@ -41,6 +41,7 @@ MAX_ELEMENTS = 1 << 33
 Headers = list[tuple[bytes, bytes]]
 
 
+# msgspec evaluates these annotations when the module is imported: Python 3.9 knows no "X | None" then
 class InputDocument(msgspec.Struct):
     """One input as JSON has it."""
 
@@ -48,23 +49,23 @@ class InputDocument(msgspec.Struct):
     shape: list[int]
     datatype: str
     data: msgspec.Raw = msgspec.Raw()
-    parameters: dict[str, Any] | None = None
+    parameters: Optional[dict[str, Any]] = None
 
 
 class OutputDocument(msgspec.Struct):
     """One requested output as JSON has it."""
 
     name: str
-    parameters: dict[str, Any] | None = None
+    parameters: Optional[dict[str, Any]] = None
 
 
 class RequestDocument(msgspec.Struct):
     """A whole request as JSON has it."""
 
     inputs: list[InputDocument]
-    id: str | None = None
-    outputs: list[OutputDocument] | None = None
-    parameters: dict[str, Any] | None = None
+    id: Optional[str] = None
+    outputs: Optional[list[OutputDocument]] = None
+    parameters: Optional[dict[str, Any]] = None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from intermodal.engine.loader import command, resolve
-from intermodal.engine.rootfs import compose, read_from_layers
+from intermodal.engine.rootfs import Way, compose, read_from_layers
 from intermodal.errors import EngineError, UnsafePathError
+from intermodal.oci.unpack import WHITEOUTS
 
 POINTS = ("/proc", "/dev", "/tmp", "/run/intermodal")
 
@@ -54,6 +55,25 @@ def test_what_lies_above_wins(tmp_path: Path) -> None:
     assert (root.merged / "run/intermodal").is_dir()
     assert tree(tmp_path / "1")["a/x"] == "1", "a layer was written to"
     assert compose(layers, "hardlink", tmp_path / "cache", POINTS) == root
+
+
+@pytest.mark.parametrize("way", ["overlay", "hardlink", "loader"])
+def test_what_a_layer_deletes_is_gone(way: Way, tmp_path: Path) -> None:
+    layers = [
+        make(tmp_path / "1", a__x="1", a__y="1", b__deep__z="1", c__old="1", link="-> a", kept="1"),
+        make(tmp_path / "2", a__x="2"),
+        make(tmp_path / "3", **{WHITEOUTS: "", "a__.wh.x": "", ".wh.b": "", "c__.wh..wh..opq": "", ".wh.link": ""}),
+        make(tmp_path / "4", c__top="4", b="a file now"),
+    ]
+    (tmp_path / "3/c/new").write_text("3")
+    root = compose(layers, way, tmp_path / "cache", ())
+    below = root.merged or Path(root.arguments[3])
+    expected = {"a/y": "1", "c/new": "3", "kept": "1", "b": "a file now", "c/top": "4"}
+    if way == "overlay":  # all that lies above what deletes stays a layer of its own
+        assert root.arguments[-3:] == (str(layers[3]), "--ro-overlay", "/")
+        expected = {name: text for name, text in expected.items() if name not in ("b", "c/top")}
+    assert tree(below) == expected
+    assert tree(layers[0])["a/x"] == "1", "a layer was written to"
 
 
 def test_modes_of_folders_survive(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.debian_archive import BASE, DebianArchive, Package, inrelease, keyr
 from support.hosts import NOW_S, empty_host
 from support.loopback import Handler, Site, serving
 
-from intermodal.errors import DownloadError, IndexUnreachableError, IntermodalError, NotBuiltYetError, RequirementError
+from intermodal.errors import DownloadError, IndexUnreachableError, IntermodalError, RequirementError
 from intermodal.fetch import transfer
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
@@ -340,11 +340,6 @@ def test_a_damaged_parsed_index_is_made_again(host: Host) -> None:
 
 
 # --- which base ------------------------------------------------------------------------------------------------------
-
-
-def test_a_registry_base_is_not_built_yet() -> None:
-    with pytest.raises(NotBuiltYetError, match="registry base"):
-        suite_of("python:3.12-slim")
 
 
 def test_an_unknown_release_names_the_known() -> None:

@@ -193,7 +193,6 @@ def test_predictor_needs_no_artifact(tmp_path: Path) -> None:
         ('[model]\napp = "service:app"', "app"),
         ('[[models]]\nartifact = "a.pkl"', "[[models]]"),
         ('[[pipeline.steps]]\nname = "a"', "[pipeline]"),
-        ('[environment]\nbase = "python:3.12-slim"', "python:3.12-slim"),
         ('[environment]\naccelerator = "cuda"', "cuda"),
         ('[environment]\ncompression = "zstd"', "zstd"),
         ("[serve]\ngrpc = true", "grpc"),

@@ -23,13 +23,13 @@ from intermodal.errors import HostError, InputError, NotBuiltYetError
 from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.config import config_bytes
-from intermodal.oci.descriptor import CONFIG, INDEX, MANIFEST, Descriptor, LayerInfo
+from intermodal.oci.descriptor import CONFIG, INDEX, LAYER_GZIP, MANIFEST, Descriptor, LayerInfo
 from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 from intermodal.oci.manifest import index_bytes, layer_descriptor, manifest_bytes
 from intermodal.project.value import Project
-from intermodal.rooms.build import content
+from intermodal.rooms.build import content, registry_base
 from intermodal.rooms.build.base import base_layer, base_platforms, bytecode_layer, needed_debs, system_layer
 from intermodal.rooms.build.environment import check_collisions, locked_wheels, plan_environment, with_sizes
 from intermodal.rooms.build.layer_cache import cached_layer, layer_key, recall_layer
@@ -89,6 +89,12 @@ class Assembly:
             return self._base(platform, self._fetch((), platform), compile_sources)
 
     def _base(self, platform: str, debs: Mapping[Digest, Path], compile_sources: Compile) -> list[LayerInfo]:
+        if self.lock.base.images:
+            own = registry_base.base_layers(self.lock, platform, store=self.store, host=self.host, events=self.events)
+            code = registry_base.bytecode_layer(
+                self.lock, platform, store=self.store, host=self.host, compile_sources=compile_sources
+            )
+            return [*own, *([code] if code else [])]
         base = base_layer(self.lock, platform, store=self.store, host=self.host, events=self.events, debs=debs)
         system = system_layer(
             self.lock, platform, base=base, store=self.store, host=self.host, events=self.events, debs=debs
@@ -177,18 +183,26 @@ class Assembly:
         """A function that compiles with the base's Python; nothing is unpacked or started until it is called."""
         from intermodal.rooms.build.bytecode import Compiler
 
-        def rootfs() -> Path:
+        def rootfs() -> Path | tuple[Path, ...]:
             from intermodal.oci.unpack import unpack_layer
 
+            self._require_compiler()
+            if self.lock.base.images:
+                return registry_base.unpacked(
+                    self.lock, self.host.platform, store=self.store, host=self.host, events=self.events
+                )
             base = self._compiling_base()
             with self.events.task("unpack the base"):
                 return unpack_layer(self.store, base.digest, base.diff_id, self.host.cache_dir / "rootfs")
 
-        with Compiler(rootfs, self.lock.base.python, self.host, self.events) as compiler:
+        base = self.lock.base
+        with Compiler(
+            rootfs, base.python, self.host, self.events, interpreter=base.executable, signed=not base.images
+        ) as compiler:
             yield compiler.compile
 
-    def _compiling_base(self) -> LayerInfo:
-        """The base whose interpreter runs on this host."""
+    def _require_compiler(self) -> None:
+        """Return when the lock holds a base whose interpreter runs on this host."""
         platform = self.host.platform
         if platform not in base_platforms(self.lock):
             raise HostError(
@@ -199,6 +213,10 @@ class Assembly:
                     'or build on such a machine, or set bytecode = "none" under [environment]',
                 ),
             )
+
+    def _compiling_base(self) -> LayerInfo:
+        """The base of Debian packages whose interpreter runs on this host."""
+        platform = self.host.platform
         debs = self._fetch((), platform)
         return base_layer(self.lock, platform, store=self.store, host=self.host, events=self.events, debs=debs)
 
@@ -227,9 +245,19 @@ class Assembly:
 
     def _manifest(self, platform: str, layers: Sequence[LayerInfo], labels: Mapping[str, str]) -> Descriptor:
         architecture = platform.partition("/")[2]
-        config = config_bytes(layers=layers, architecture=architecture, python=self.lock.base.python, labels=labels)
+        base = self.lock.base
+        config = config_bytes(
+            layers=layers,
+            architecture=architecture,
+            interpreter=base.executable,
+            labels=labels,
+            inherited=base.image(platform).environment if base.images else (),
+        )
+        kinds = registry_base.media_types(self.lock, platform)
         described = Descriptor(CONFIG, *self.store.put_bytes(config))
-        manifest = manifest_bytes(described, [layer_descriptor(layer) for layer in layers])
+        manifest = manifest_bytes(
+            described, [layer_descriptor(layer, kinds.get(layer.digest, LAYER_GZIP)) for layer in layers]
+        )
         return Descriptor(MANIFEST, *self.store.put_bytes(manifest), platform=platform)
 
     def _descriptor(self, manifests: Sequence[Descriptor]) -> Descriptor:

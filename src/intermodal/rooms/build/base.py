@@ -179,7 +179,8 @@ def needed_debs(lock: Lock, platform: str, *, store: Store, host: Host) -> tuple
 
 def base_platforms(lock: Lock) -> set[str]:
     """The platforms that the lock holds a base for: the image's, and the one that only compiles."""
-    return {f"linux/{row.architecture}" for row in lock.base.packages if row.architecture != "all"}
+    debs = {f"linux/{row.architecture}" for row in lock.base.packages if row.architecture != "all"}
+    return debs | {row.platform for row in lock.base.images}
 
 
 def _rows(lock: Lock, platform: str, layer: str) -> tuple[DebRow, ...]:

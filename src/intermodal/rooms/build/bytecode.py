@@ -45,7 +45,8 @@ _ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/bin"}
 _PROGRAM = """
 import sys, marshal, _imp
 from struct import pack, unpack
-from _frozen_importlib_external import MAGIC_NUMBER, _RAW_MAGIC_NUMBER
+from _frozen_importlib_external import MAGIC_NUMBER
+magic = int.from_bytes(MAGIC_NUMBER, "little")
 requests, answers = sys.stdin.buffer, sys.stdout.buffer
 while True:
     head = requests.read(8)
@@ -57,7 +58,7 @@ while True:
     try:
         code = compile(source, path, "exec", dont_inherit=True, optimize=-1)
         body = marshal.dumps(marshal.loads(marshal.dumps(code, 2)))
-        content = MAGIC_NUMBER + pack("<I", 1) + _imp.source_hash(_RAW_MAGIC_NUMBER, source) + body
+        content = MAGIC_NUMBER + pack("<I", 1) + _imp.source_hash(magic, source) + body
         answer = pack("<BI", 1, len(content)) + content
         del code, body, content
     except Exception:
@@ -71,15 +72,29 @@ class Compiler:
     """Compiling processes for the length of a `with` block, started when first needed.
 
     Args:
-        rootfs: gives the unpacked base (`oci.unpack.unpack_layer`, below the host's cache folder) when first needed.
+        rootfs: gives the unpacked base (`oci.unpack.unpack_layer`, below the host's cache folder), a folder or one per
+            layer, when first needed.
         python: "3.11", of the base.
         host: this machine; its cores say how many processes.
         events: told when nothing confines the processes, and which order was asked for.
+        interpreter: its path in the base; default: /usr/bin/python3.N.
+        signed: the base is made of signed packages, so it may run unconfined where the host cannot confine.
     """
 
-    def __init__(self, rootfs: Callable[[], Path], python: str, host: Host, events: Events = SILENT) -> None:
+    def __init__(
+        self,
+        rootfs: Callable[[], Path | tuple[Path, ...]],
+        python: str,
+        host: Host,
+        events: Events = SILENT,
+        *,
+        interpreter: str = "",
+        signed: bool = True,
+    ) -> None:
         self._unpack = rootfs
-        self._rootfs: Path | None = None
+        self._rootfs: tuple[Path, ...] = ()
+        self._interpreter = interpreter or f"/usr/bin/python{python}"
+        self._signed = signed
         self._in_use = ExitStack()
         self._python = python
         self._host = host
@@ -124,9 +139,10 @@ class Compiler:
         if not listed:
             return
         with self._lock:
-            if self._rootfs is None:
+            if not self._rootfs:
                 self._in_use.enter_context(folders_in_use(self._host.cache_dir))
-                self._rootfs = self._unpack()
+                found = self._unpack()
+                self._rootfs = found if isinstance(found, tuple) else (found,)
         # an edit of the application is a file or two: threads would cost more than they save
         compiled = map(self._compile, listed) if len(listed) <= FEW else self._threads().map(self._compile, listed)
         for (path, _), content in zip(listed, compiled, strict=True):
@@ -185,8 +201,8 @@ class Compiler:
             if self._is_confined():
                 from intermodal.engine.confine import run_confined
 
-                argv = [f"/usr/bin/python{self._python}", *arguments]
-                return run_confined([self._root()], argv, host=self._host, environment=_ENVIRONMENT)
+                argv = [self._interpreter, *arguments]
+                return run_confined(self._rootfs, argv, host=self._host, environment=_ENVIRONMENT)
             import subprocess
 
             return subprocess.Popen(
@@ -204,10 +220,6 @@ class Compiler:
                 next='set bytecode = "none" under [environment] to go without',
             ) from error
 
-    def _root(self) -> Path:
-        assert self._rootfs is not None, "compile unpacks it first"
-        return self._rootfs
-
     def _is_confined(self) -> bool:
         from intermodal.engine.confine import available
 
@@ -215,6 +227,12 @@ class Compiler:
             if self._confined is None:
                 why = available(self._host)
                 self._confined = why is None
+                if why is not None and not self._signed:
+                    raise EngineError(
+                        "the interpreter of a base from a registry must be confined, and this host does not permit it",
+                        found=why,
+                        next='set bytecode = "none" under [environment], or build where user namespaces are allowed',
+                    )
                 if why is not None:
                     self._events.notice(f"byte code is compiled by the signed base's Python, not confined: {why}")
         return self._confined
@@ -224,9 +242,10 @@ class Compiler:
         architecture = self._host.architecture
         if architecture not in _TRIPLETS:
             raise HostError(f"cannot compile byte code on {architecture}", next='set bytecode = "none"')
-        libraries = self._root() / "usr" / "lib" / _TRIPLETS[architecture]
+        root = self._rootfs[0]
+        libraries = root / "usr" / "lib" / _TRIPLETS[architecture]
         loader = libraries / _LOADERS[architecture]
-        python = self._root() / "usr" / "bin" / f"python{self._python}"
+        python = root / "usr" / "bin" / f"python{self._python}"
         return [str(loader), "--library-path", str(libraries), str(python)]
 
 

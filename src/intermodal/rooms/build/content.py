@@ -35,10 +35,10 @@ from intermodal_server import contract
 
 OWN_MODEL_BYTES = 8 << 20
 _PYVENV = """\
-home = /usr/bin
+home = {home}
 include-system-site-packages = false
 version = {version}
-executable = /usr/bin/python{python}
+executable = {python}
 """
 
 
@@ -62,6 +62,7 @@ def plan_server(lock: Lock) -> Part:
         "kind": "server",
         "tree": str(tree),
         "python_version": lock.base.python_version,
+        "executable": lock.base.executable,
     }
 
     def write(sink: BlobWriter, tools: Tools) -> LayerInfo:
@@ -145,6 +146,7 @@ def labels(lock: Lock, card: ModelCard, project: Project, lock_digest: Digest) -
         "org.opencontainers.image.title": project.name,
         "org.opencontainers.image.version": project.version,
         "org.opencontainers.image.base.name": lock.base.reference,
+        **({"org.opencontainers.image.base.digest": str(lock.base.digest)} if lock.base.digest else {}),
         contract.LABEL_SIGNATURE: canonical_json(card.signature.as_json()).decode(),
         contract.LABEL_LOCK_DIGEST: str(lock_digest),
         contract.LABEL_FORMAT: card.format,
@@ -235,8 +237,9 @@ def _titled(
 
 def _skeleton(lock: Lock, prefix: str) -> Iterator[Entry]:
     scheme = Scheme(prefix, lock.python)
-    python = f"/usr/bin/python{lock.python}"
-    config = _PYVENV.format(version=lock.base.python_version, python=lock.python)
+    python = lock.base.executable
+    home = python.rpartition("/")[0]
+    config = _PYVENV.format(home=home, version=lock.base.python_version, python=python)
     yield Entry.file(f"{prefix}/pyvenv.cfg", config.encode())
     yield Entry.directory(scheme.site)
     for name in ("python", "python3", f"python{lock.python}"):

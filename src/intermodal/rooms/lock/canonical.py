@@ -48,6 +48,7 @@ def _environment(lock: Lock) -> dict[str, object]:
         "base": {
             "suite": lock.base.suite,
             "python": lock.base.python_version,
+            **_registry_base(lock),
             "packages": sorted(
                 [row.architecture, row.name, row.version, row.digest.hex, row.layer]
                 for row in lock.base.packages
@@ -64,6 +65,14 @@ def _environment(lock: Lock) -> dict[str, object]:
             "codec": policy.codec,
         },
     }
+
+
+def _registry_base(lock: Lock) -> dict[str, object]:
+    """The images of a registry base by digest; nothing for a base of Debian packages."""
+    if not lock.base.images:
+        return {}
+    images = [row for row in lock.base.images if row.platform in lock.platforms]
+    return {"images": sorted([row.platform, row.manifest.hex] for row in images)}
 
 
 def _packages(rows: Sequence[PackageRow]) -> Sequence[object]:

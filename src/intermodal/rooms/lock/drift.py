@@ -151,7 +151,7 @@ def asked_differently(lock: Lock, card: ModelCard, project: Project) -> tuple[st
 def outdated(lock: Lock) -> tuple[str, ...]:
     """What of this installation differs from the one that made the lock: Debian rows, server, layout, codec."""
     found = []
-    if not lock.base.packages:
+    if not lock.base.packages and not lock.base.images:
         found.append("the lock holds no Debian packages, so it does not say what the base is")
     if lock.server.tree != server_tree()[0]:
         ours, theirs = intermodal_server.__version__, lock.server.version
@@ -172,13 +172,21 @@ def drift(lock: Lock, card: ModelCard, project: Project, *, host: Host) -> tuple
         lock: as read from the project.
         card: the artifact as it is now.
         project: the project as it is now.
-        host: the machine; drift looks at nothing on it but the project's files.
+        host: the machine. Nothing on it counts but the project's files, and how its registries are reached: a lock
+            must not drift because of where it is checked.
+
+    Raises:
+        RegistryError: the base is an image of a registry that cannot be asked.
     """
-    del host  # the same on every machine: a lock must not drift because of where it is checked
     _, files = refresh(lock, card, project)
     found = [*asked_differently(lock, card, project), *outdated(lock), *files]
     try:
         contradictions(lock, card)
     except ContradictionError as error:
         found.append(error.message)
+    if lock.base.images and lock.base.reference == project.environment.base:
+        from intermodal.rooms.lock.registry_base.images import moved
+
+        if now := moved(lock.base, host):
+            found.append(now)
     return tuple(found)

@@ -25,7 +25,7 @@ from intermodal.host.files import write_atomically
 from intermodal.rooms.inspect.card import FileRow
 from intermodal.rooms.lock.canonical import environment_digest, lock_digest
 from intermodal.rooms.lock.reading import FORMAT, lock_of
-from intermodal.rooms.lock.rows import DebRow, Lock, PackageRow, WheelRow
+from intermodal.rooms.lock.rows import BaseLock, DebRow, Lock, PackageRow, WheelRow
 
 MAX_BYTES = 32 << 20
 HEAD = """\
@@ -155,10 +155,11 @@ def _base(lock: Lock) -> list[str]:
     lines = [
         "[tool.intermodal.base]",
         f"reference = {_quoted(base.reference)}",
-        f"suite = {_quoted(base.suite)}",
+        *([f"suite = {_quoted(base.suite)}"] if base.suite else []),
         f"python = {_quoted(base.python)}",
         f"python-version = {_quoted(base.python_version)}",
-        f"date = {_quoted(base.date)}",
+        *([f"date = {_quoted(base.date)}"] if base.date else []),
+        *_registry_base(base),
         *_strings("system", base.system),
     ]
     for archive in sorted({_archive(row) for row in base.packages}):
@@ -167,6 +168,25 @@ def _base(lock: Lock) -> list[str]:
         lines += _strings("packages", [_deb(row) for row in rows if row.layer == "base"])
         lines += _strings("system", [_deb(row) for row in rows if row.layer == "system"])
         lines += _strings("compiler", [_deb(row) for row in rows if row.layer == "compiler"])
+    return lines
+
+
+def _registry_base(base: BaseLock) -> list[str]:
+    if base.digest is None:
+        return []
+    lines = [
+        f"digest = {_quoted(str(base.digest))}",
+        f"interpreter = {_quoted(base.interpreter)}",
+        f'glibc = "{base.glibc[0]}.{base.glibc[1]}"',
+    ]
+    for image in base.images:
+        lines += ["", "[[tool.intermodal.base.images]]", f"platform = {_quoted(image.platform)}"]
+        lines += [f"manifest = {_quoted(str(image.manifest))}", f"library = {_quoted(image.library)}"]
+        layers = [
+            f"{row.digest.hex} {row.diff_id.hex} {row.size_bytes} {row.tar_bytes} {row.media_type}"
+            for row in image.layers
+        ]
+        lines += [*_strings("layers", layers), *_strings("environment", image.environment)]
     return lines
 
 

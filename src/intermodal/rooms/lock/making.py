@@ -31,10 +31,11 @@ from intermodal.rooms.lock import inputs, uv
 from intermodal.rooms.lock.app import collect_app, missing_imports
 from intermodal.rooms.lock.canonical import environment_digest
 from intermodal.rooms.lock.debian.base import resolve_base
-from intermodal.rooms.lock.debian.suites import suite_of
+from intermodal.rooms.lock.debian.suites import Suite, suite_of
 from intermodal.rooms.lock.drift import contradictions, golden_row
 from intermodal.rooms.lock.lockfile import read_lock
 from intermodal.rooms.lock.platforms import MACHINES
+from intermodal.rooms.lock.registry_base.images import is_registry_base, resolve_image
 from intermodal.rooms.lock.requests import wheel_request
 from intermodal.rooms.lock.resolve import SERVER_REQUIREMENTS, Wanted, kept_versions, resolve
 from intermodal.rooms.lock.rows import BaseLock, Lock, PackageRow, ServerLock, WheelRow
@@ -61,11 +62,10 @@ def make(
         )
     if project.environment.accelerator != "cpu":
         raise NotBuiltYetError('accelerator = "cuda" is not built yet', next='accelerator = "cpu"')
-    suite = suite_of(project.environment.base)
-    python = inputs.choose_python(card, project, suite)
     earlier = _earlier(project, events)
     upgrade = _known(upgrade, earlier)
-    base = _base(project, earlier, upgrade, host, events, keyring)
+    suite, base = _suite_and_base(card, project, earlier, upgrade, host, events, keyring)
+    python = suite.python
     requirements = inputs.effective_requirements(card, project)
     wanted = Wanted(
         requirements=requirements,
@@ -123,7 +123,7 @@ def _known(upgrade: Collection[str] | None, earlier: Lock | None) -> Collection[
     if not upgrade or earlier is None:
         return upgrade
     rows = {row.name for row in (*earlier.packages, *earlier.server.packages)}
-    rows |= {row.name for row in earlier.base.packages}
+    rows |= {row.name for row in earlier.base.packages} | ({earlier.base.reference} if earlier.base.images else set())
     for name in upgrade:
         if name not in rows and normalise(name) not in rows:
             import difflib
@@ -135,6 +135,43 @@ def _known(upgrade: Collection[str] | None, earlier: Lock | None) -> Collection[
                 next="intermodal lock --upgrade without a name takes the newest of everything",
             )
     return frozenset(name if name in rows else normalise(name) for name in upgrade)
+
+
+def _suite_and_base(
+    card: ModelCard,
+    project: Project,
+    earlier: Lock | None,
+    upgrade: Collection[str] | None,
+    host: Host,
+    events: Events,
+    keyring: bytes | None,
+) -> tuple[Suite, BaseLock]:
+    """The base, and what wheels must know of it; a base with another Python than the model's is refused."""
+    reference = project.environment.base
+    if not is_registry_base(reference):
+        suite = suite_of(reference)
+        inputs.choose_python(card, project, suite)
+        return suite, _base(project, earlier, upgrade, host, events, keyring)
+    if project.environment.system:
+        raise RequirementError(
+            "Debian packages cannot be added to a base from a registry",
+            found=f"base = {reference!r}, system = {sorted(project.environment.system)}",
+            next='take base = "deb:bookworm" or "deb:trixie", or a base that has them',
+        )
+    compiler, found = compiler_for(project, host), earlier.base if earlier is not None else None
+    wanted = {*project.platforms, compiler} - {""}
+    wish = project.environment.python or card.python or ""
+    kept = (
+        found is not None
+        and found.reference == reference
+        and {row.platform for row in found.images} >= wanted
+        and wish in ("", found.python)
+    )
+    if found is None or not kept or (upgrade is not None and (not upgrade or reference in upgrade)):
+        found = resolve_image(reference, project.platforms, host=host, events=events, compiler=compiler, wanted=wish)
+    suite = Suite(reference, found.python, found.glibc)
+    inputs.choose_python(card, project, suite)
+    return suite, found
 
 
 def _base(

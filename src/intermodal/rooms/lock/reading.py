@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from intermodal.errors import InputError
+from intermodal.oci.descriptor import LAYER_COMPRESSION
 from intermodal.oci.digest import Digest
 from intermodal.rooms.inspect.card import FileRow
-from intermodal.rooms.lock.rows import BaseLock, DebRow, Lock, PackageRow, Policy, ServerLock, WheelRow
+from intermodal.rooms.lock.rows import (
+    BaseImageRow,
+    BaseLayerRow,
+    BaseLock,
+    DebRow,
+    Lock,
+    PackageRow,
+    Policy,
+    ServerLock,
+    WheelRow,
+)
 
 FORMAT = 1
 PLATFORMS = ("linux/amd64", "linux/arm64")
@@ -26,6 +37,9 @@ _DEB_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%-]*(?:/[A-Za-z0-9][A-Za-z0-9.
 _URL = re.compile(r"(?:https?://[A-Za-z0-9.:\[\]_-]+|file://)/[^\s?#\\]*(?:\?[^\s#\\]*)?(?:#[^\s\\]*)?\Z")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_INTERPRETER = re.compile(r"(?:/[A-Za-z0-9._+-]+)+/python3\.\d{1,2}\Z")
+_GLIBC = re.compile(r"\d{1,2}\.\d{1,3}\Z", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*=[^\x00-\x1f\x7f]*\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}\Z")
 
 
@@ -137,14 +151,36 @@ def _base(table: Mapping[str, Any]) -> BaseLock:
         rows += [_deb(line, url, "base") for line in archive.get("packages", [])]
         rows += [_deb(line, url, "system") for line in archive.get("system", [])]
         rows += [_deb(line, url, "compiler") for line in archive.get("compiler", [])]
+    images = tuple(_image(image) for image in table.get("images", []))
+    glibc = _match(_GLIBC, table["glibc"], "the base's C library").split(".") if images else ("0", "0")
     return BaseLock(
         reference=_text(table["reference"]),
-        suite=_match(_LABEL, table["suite"], "the suite"),
+        suite=_match(_LABEL, table["suite"], "the suite") if not images else "",
         python=_match(_PYTHON, table["python"], "the base's Python"),
         python_version=_match(_VERSION, table["python-version"], "the base's Python"),
-        date=_text(table["date"]),
+        date=_text(table["date"]) if not images else "",
         packages=tuple(sorted(rows, key=lambda row: (row.architecture, row.name))),
         system=tuple(_match(_DEB_NAME, name, "a Debian package") for name in table.get("system", [])),
+        digest=Digest.parse(table["digest"]) if images else None,
+        images=images,
+        interpreter=_match(_INTERPRETER, table["interpreter"], "the base's interpreter") if images else "",
+        glibc=(int(glibc[0]), int(glibc[1])),
+    )
+
+
+def _image(table: Mapping[str, Any]) -> BaseImageRow:
+    layers = []
+    for line in table["layers"]:
+        digest, diff_id, size, tar_size, media_type = line.split(" ")
+        if media_type not in LAYER_COMPRESSION:
+            raise InputError(f"a layer of the base cannot be of type {media_type[:80]!r}")
+        layers.append(BaseLayerRow(Digest(digest), Digest(diff_id), _size(size), media_type, _size(tar_size)))
+    return BaseImageRow(
+        platform=_platforms([table["platform"]])[0],
+        manifest=Digest.parse(table["manifest"]),
+        layers=tuple(layers),
+        environment=tuple(_match(_VARIABLE, line, "a variable of the base") for line in table.get("environment", [])),
+        library=safe_path(table["library"]),
     )
 
 

@@ -50,16 +50,58 @@ class DebRow(Struct, frozen=True):
     layer: Literal["base", "system", "compiler"] = "base"
 
 
-class BaseLock(Struct, frozen=True):
-    """Where the operating system and Python come from."""
+class BaseLayerRow(Struct, frozen=True):
+    """One layer of a base in a registry."""
 
-    reference: str  # as in the project: "deb:bookworm"
-    suite: str  # "bookworm"
+    digest: Digest
+    diff_id: Digest
+    size_bytes: int  # as stored
+    media_type: str
+    tar_bytes: int = 0  # unpacked
+
+
+class BaseImageRow(Struct, frozen=True):
+    """A base in a registry, for one platform; of a platform that the lock is not for, it only compiles byte code."""
+
+    platform: str
+    manifest: Digest
+    layers: tuple[BaseLayerRow, ...]  # lowest first
+    environment: tuple[str, ...]  # variables of its config that go on to the image, "NAME=value", sorted
+    library: str  # its standard library, "usr/local/lib/python3.12"
+
+
+class BaseLock(Struct, frozen=True):
+    """Where the operating system and Python come from: Debian packages, or an image of a registry."""
+
+    reference: str  # as in the project: "deb:bookworm", "docker.io/library/python:3.12-slim"
+    suite: str  # "bookworm"; "" for an image of a registry
     python: str  # "3.11"
     python_version: str  # "3.11.2", of the interpreter that compiles byte code
-    date: str  # Date of the newest InRelease used, RFC 2822 as signed
+    date: str  # Date of the newest InRelease used, RFC 2822 as signed; "" for an image of a registry
     packages: tuple[DebRow, ...]  # every platform's, sorted by (architecture, name); "system" packages included
     system: tuple[str, ...] = ()  # names asked for in [environment] system
+    digest: Digest | None = None  # of a registry base: what its name stood for, an index or a manifest
+    images: tuple[BaseImageRow, ...] = ()  # of a registry base: one per platform
+    interpreter: str = ""  # of a registry base: "/usr/local/bin/python3.12"
+    glibc: tuple[int, int] = (0, 0)  # of a registry base: its C library's version
+
+    @property
+    def executable(self) -> str:
+        """The interpreter's path in the image."""
+        return self.interpreter or f"/usr/bin/python{self.python}"
+
+    def image(self, platform: str) -> BaseImageRow:
+        """The registry image for a platform.
+
+        Raises:
+            RequirementError: the lock has none.
+        """
+        for row in self.images:
+            if row.platform == platform:
+                return row
+        from intermodal.errors import RequirementError
+
+        raise RequirementError(f"the lock has no base for {platform}", next="intermodal lock PATH --upgrade")
 
 
 class ServerLock(Struct, frozen=True):

@@ -85,9 +85,8 @@ def interpreter(lock: Lock) -> list[str]:
     """
     if lock.policy.bytecode == "none":
         return []
-    return sorted(
-        f"{row.name} {row.digest}" for row in lock.base.packages if row.name.startswith(("python3", "libpython3"))
-    )
+    debs = [f"{row.name} {row.digest}" for row in lock.base.packages if row.name.startswith(("python3", "libpython3"))]
+    return sorted([*debs, *(f"{row.platform} {row.manifest}" for row in lock.base.images)])
 
 
 def policies(lock: Lock) -> dict[str, object]:

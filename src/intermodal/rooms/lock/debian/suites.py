@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from intermodal.errors import NotBuiltYetError, RequirementError
+from intermodal.errors import RequirementError
 
 
 class Suite(Struct, frozen=True):
@@ -16,6 +16,11 @@ class Suite(Struct, frozen=True):
     name: str
     python: str
     glibc: tuple[int, int]
+
+    @property
+    def reference(self) -> str:
+        """As the project writes it."""
+        return f"deb:{self.name}" if self.name in SUITES else self.name
 
 
 SUITES = {
@@ -28,17 +33,10 @@ def suite_of(reference: str) -> Suite:
     """The suite that a project's `base` names.
 
     Raises:
-        NotBuiltYetError: a registry base.
         RequirementError: a Debian release that we do not know.
     """
     kind, _, name = reference.partition(":")
-    if kind != "deb":
-        raise NotBuiltYetError(
-            "a registry base is not built yet",
-            found=f"base = {reference!r}",
-            next='base = "deb:bookworm" (Python 3.11) or "deb:trixie" (Python 3.13)',
-        )
-    if name not in SUITES:
+    if kind != "deb" or name not in SUITES:
         raise RequirementError(
             f"no base is known as {reference!r}",
             found=f"known: {', '.join(f'deb:{suite}' for suite in SUITES)}",
@@ -59,9 +57,9 @@ def check_python(suite: Suite, wanted: str, why: str) -> None:
     advice = (
         f'base = "deb:{fitting.name}" brings Python {wanted}'
         if fitting
-        else f"a registry base such as python:{wanted}-slim would bring it, not built yet; "
-        + "Debian bases: deb:bookworm brings 3.11, deb:trixie brings 3.13"
+        else f'base = "docker.io/library/python:{wanted}-slim", or another image of a registry that has it; '
+        + "of the Debian bases, deb:bookworm brings 3.11 and deb:trixie 3.13"
     )
     raise RequirementError(
-        f"the model needs Python {wanted}, but deb:{suite.name} brings {suite.python}", found=why, next=advice
+        f"the model needs Python {wanted}, but {suite.reference} brings {suite.python}", found=why, next=advice
     )

@@ -1,0 +1,105 @@
+"""Bases for images: put into a registry by tests, of small files or of real Pythons."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from intermodal.oci.descriptor import CONFIG, INDEX, LAYER_GZIP, MANIFEST
+from support.other_registry import Registry, digest_of
+
+LOADERS = {"amd64": "lib64/ld-linux-x86-64.so.2", "arm64": "lib/ld-linux-aarch64.so.1"}
+SMALL = {
+    "usr/bin/python3": "-> ../local/bin/python3.12",
+    "usr/local/bin/python3": "-> python3.12",
+    "usr/local/bin/python3.12": b"\x7fELF\0/lib64/ld-linux-x86-64.so.2\0\0003.12.4\0",
+    "usr/local/lib/python3.12/os.py": b"import sys\n",
+    "usr/lib/libc.so.6": b"\x7fELF GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.\n",
+}
+
+
+def layer(files: Mapping[str, bytes | str], folders: Iterable[str] = ()) -> bytes:
+    """A gzip layer; a text is the target of a link ("-> TARGET"), all files are executable."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in folders:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mode = 0o755
+            if isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content.removeprefix("-> ")
+                archive.addfile(entry)
+            else:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return gzip.compress(buffer.getvalue(), 1, mtime=0)
+
+
+def tree_layer(folder: Path, *, leave: Iterable[str] = ()) -> bytes:
+    """A gzip layer of everything below a folder of this machine, where it is; `leave` names path parts to leave out."""
+    left = frozenset(leave)
+
+    def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if left & set(entry.name.split("/")) or entry.name.endswith((".a", ".pyc")):
+            return None
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        return entry
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(folder, str(folder).lstrip("/"), filter=kept)
+    return gzip.compress(buffer.getvalue(), 1, mtime=0)
+
+
+def put_base(
+    registry: Registry,
+    name: str,
+    layers: Iterable[bytes],
+    *,
+    path: str = "/usr/local/bin:/usr/bin:/bin",
+    architecture: str = "amd64",
+    variables: Iterable[str] = (),
+) -> str:
+    """The digest of a base "repository:tag" that the registry has from now on."""
+    repository, _, tag = name.partition(":")
+    blobs = list(layers)
+    config = json.dumps(
+        {
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Env": [f"PATH={path}", *variables]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(gzip.decompress(blob)) for blob in blobs]},
+        }
+    ).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
+        "layers": [{"mediaType": LAYER_GZIP, "digest": digest_of(blob), "size": len(blob)} for blob in blobs],
+    }
+    return registry.put_image(repository, tag, manifest, config, *blobs)
+
+
+def put_index(registry: Registry, name: str, members: Mapping[str, str]) -> str:
+    """The digest of an index of manifests that are there already: architecture -> digest."""
+    repository, _, tag = name.partition(":")
+    held = registry.state.manifests[repository]
+    listed = [
+        {
+            "mediaType": held[digest][0],
+            "digest": digest,
+            "size": len(held[digest][1]),
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for architecture, digest in members.items()
+    ]
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
+    return registry.put_image(repository, tag, document, media_type=INDEX)
