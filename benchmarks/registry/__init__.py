@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-registry-")))
         say("building examples/digits")
         home = images.Home(folder / "home")
-        digits = home.build(images.EXAMPLE)
+        digits = home.build(images.example(folder / "digits"))
         rows, raw = _timed(options.runs, folder, home, digits, stack, with_docker=not options.no_docker)
         say("what a change sends")
         rows += _changes(folder, home, digits)

@@ -34,6 +34,11 @@ class Built:
         return sum(self.blobs.values())
 
 
+def example(folder: Path) -> Path:
+    """A copy of examples/digits without a lock of somebody's."""
+    return Path(shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("pylock.*")))
+
+
 class Home:
     """A home folder with a store and caches of its own; this machine's configuration of pip, uv and apt counts."""
 
@@ -80,9 +85,7 @@ class Home:
 
 def variants(home: Home, folder: Path) -> Iterator[tuple[str, Built]]:
     """Digits with other code, another model, one more dependency; each as an image of its own."""
-    project = folder / "project"
-    shutil.copytree(EXAMPLE, project)
-    shutil.rmtree(project / ".intermodal", ignore_errors=True)
+    project = example(folder / "changed")
     settings = (project / "intermodal.toml").read_text()
     (project / "note.py").write_text("WORDS = 'first'\n")
     told = settings.replace('artifact = "model.joblib"', 'artifact = "model.joblib"\ninclude = ["note.py"]')

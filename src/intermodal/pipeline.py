@@ -26,6 +26,7 @@ from intermodal.outcomes import LockOutcome, ShipReport, Step
 if TYPE_CHECKING:
     from intermodal.engine.load import LoadReport
     from intermodal.golden.record import Replay
+    from intermodal.oci.descriptor import Descriptor
     from intermodal.oci.validate import Validation
     from intermodal.project.value import Project
     from intermodal.rooms.check import CheckReport
@@ -265,32 +266,28 @@ def push(image: str, to: str, *, host: Host, events: Events = SILENT, plain_http
     from intermodal.registry.reference import parse_remote
     from intermodal.rooms.push import push as push_image
 
-    store = open_store(host)
+    own = open_store(host)
     found = build(Path(image), host=host, events=events).name if Path(image).exists() else image
-    descriptor = store.resolve(found)
+    store, descriptor = (own, own.resolve(found)) if not found.startswith("oci:") else _layout(found, own)
     reference = parse_remote(to, store.tag_of(descriptor.digest, found) or "latest")
-    return push_image(descriptor, reference, store=store, host=host, events=events, plain_http=plain_http)
+    return push_image(descriptor, reference, store=store, memory=own, host=host, events=events, plain_http=plain_http)
 
 
 def pull(
     reference: str, *, host: Host, events: Events = SILENT, tag: str = "", platform: str = "", plain_http: bool = False
 ) -> PullReport:
     """The report on an image of a registry that the local store now holds, verified; `rooms.push.pull` says more."""
-    from intermodal.oci.reference import parse_name
     from intermodal.registry.reference import parse_remote
     from intermodal.rooms.push import pull as pull_image
 
-    remote = parse_remote(reference, "latest")
-    name, version = parse_name(tag) if tag else ("", "")
-    return pull_image(
-        remote,
-        store=open_store(host),
-        host=host,
-        events=events,
-        name=f"{name}:{version or 'latest'}" if name else "",
-        platform=platform,
-        plain_http=plain_http,
-    )
+    place, store = parse_remote(reference, "latest"), open_store(host)
+    return pull_image(place, store=store, host=host, events=events, name=tag, platform=platform, plain_http=plain_http)
+
+
+def _layout(reference: str, store: Store) -> tuple[Store, Descriptor]:
+    from intermodal.diff.sides import locate
+
+    return locate(reference, store)
 
 
 def _push_on(path: Path, image: Image, host: Host, events: Events) -> PushReport | None:

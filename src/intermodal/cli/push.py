@@ -25,10 +25,10 @@ def command(session: Session, image: str, reference: str, plain_http: bool) -> O
     Blobs go first, the tag last, so that readers see the old image or the new one and nothing between. Everything is
     hashed again on the way. A push that broke is continued by the next.
 
-    IMAGE is NAME[:TAG], a digest, or a project's path (built when needed; an existing path wins over a name). REF is
-    HOST[:PORT]/REPOSITORY[:TAG]; without a tag it gets the image's own. The login is Docker's or podman's, or that of
-    INTERMODAL_REGISTRY, INTERMODAL_REGISTRY_USERNAME and INTERMODAL_REGISTRY_PASSWORD. Standard output carries the
-    reference with its digest.
+    IMAGE is NAME[:TAG], a digest, oci:DIR[:TAG], or a project's path (built when needed; an existing path wins over a
+    name). REF is HOST[:PORT]/REPOSITORY[:TAG]; without a tag it gets the image's own. The login is Docker's or
+    podman's, or that of INTERMODAL_REGISTRY, INTERMODAL_REGISTRY_USERNAME and INTERMODAL_REGISTRY_PASSWORD. Standard
+    output carries the reference with its digest.
     """
     from intermodal import pipeline
 

@@ -41,8 +41,17 @@ def find(reference: str, store: Store) -> Side:
         UnknownImageError: there is none, or there are several.
         StoreError: what it names is damaged.
     """
+    return _side(reference, *locate(reference, store))
+
+
+def locate(reference: str, store: Store) -> tuple[Store, Descriptor]:
+    """Where the image lies that `reference` names, and its manifest or index.
+
+    Raises:
+        UnknownImageError: there is none, or there are several.
+    """
     if not reference.startswith("oci:"):
-        return _side(reference, store, store.resolve(reference))
+        return store, store.resolve(reference)
     folder, tag = _folder_and_tag(reference.removeprefix("oci:"))
     layout = Store(folder)
     if not (folder / "index.json").is_file():
@@ -58,7 +67,7 @@ def find(reference: str, store: Store) -> Side:
             found=f"tags {', '.join(names)}" if names else f"{len(listed)} images without a tag",
             next="oci:DIR:TAG names one",
         )
-    return _side(reference, layout, chosen[0])
+    return layout, replace(chosen[0], annotations={})
 
 
 def _tags(item: Descriptor) -> tuple[str, ...]:

@@ -220,11 +220,16 @@ class Store:
         raise self._unknown(reference, wanted, listed)
 
     def tag_of(self, digest: Digest, reference: str) -> str:
-        """The tag that `reference` means for an image: its own, else that of the image's first name, else ""."""
+        """The tag that `reference` means for an image: its own, else that of the image's first name, else "".
+
+        A name without a tag in somebody's layout is a tag itself.
+        """
+        if reference.startswith("oci:"):
+            reference = str(digest)
         wanted = references.parse(reference)
         names = [n for item in self._listed() if item.digest == digest and (n := item.annotations.get(NAME))]
         own = [n for n in names if references.name_of(n) == wanted.name] or names
-        return wanted.tag or (references.parse_name(own[0])[1] if own else "")
+        return wanted.tag or (own[0].rpartition(":")[2] if own else "")
 
     def images(self) -> tuple[StoredImage, ...]:
         """Every listed image, by name, those without one last."""

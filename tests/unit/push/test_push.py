@@ -12,9 +12,11 @@ from support.other_registry import Handler, Registry, running
 from support.people import quick, somebody
 from support.small_image import documents, noise, small_image, two_platforms
 
+from intermodal import pipeline
 from intermodal.errors import IntermodalError, RegistryError, RegistryUnreachableError, StoreError
 from intermodal.oci.descriptor import Descriptor
 from intermodal.oci.digest import Digest
+from intermodal.oci.export import export
 from intermodal.oci.validate import validate_store
 from intermodal.registry.reference import parse_remote
 from intermodal.rooms.push import PushReport, pull, push
@@ -263,3 +265,23 @@ def test_credentials_are_in_no_file_of_the_store(registry: Registry, tmp_path: P
         if path.is_file():
             assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
     assert json.loads(next((somebody(tmp_path)[1].root / "reports").iterdir()).read_bytes())["report"]["blobs"]
+
+
+@pytest.mark.parametrize(("named", "tag"), [("digits:3", "3"), ("3", "3"), ("", "latest")])
+def test_layouts_of_others_are_pushed_and_left_as_they_are(
+    named: str, tag: str, registry: Registry, tmp_path: Path
+) -> None:
+    _, layout = somebody(tmp_path / "maker")
+    image = small_image(layout, "x:1")
+    folder = export(layout, image, f"oci:{tmp_path}/layout:{named or 'gone'}", name="x:1")
+    listed = json.loads((folder / "index.json").read_text())
+    if not named:
+        listed["manifests"][0].pop("annotations")
+        (folder / "index.json").write_text(json.dumps(listed))
+    for left in ("index.lock", "session.lock"):
+        (folder / left).unlink(missing_ok=True)
+    before = sorted(path.name for path in folder.rglob("*"))
+    host, _ = somebody(tmp_path / "pusher")
+    report = pipeline.push(f"oci:{folder}", f"{registry.address}/team/x", host=host)
+    assert (report.digest, report.reference.rpartition(":")[2]) == (image.digest, tag)
+    assert sorted(path.name for path in folder.rglob("*")) == before

@@ -39,6 +39,7 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.layer_stream import LIMITS, Limits
 from intermodal.oci.layout import Store
 from intermodal.oci.partial import PartialBlob
+from intermodal.oci.reference import parse_name
 from intermodal.oci.verify import LayerFacts, verify_layer
 from intermodal.registry.client import Document, Registries, Repository
 from intermodal.registry.documents import Config, Index, Manifest, parse_config, parse_manifest
@@ -94,7 +95,7 @@ def pull(
         store: where to.
         host: this machine.
         events: where progress goes.
-        name: NAME:TAG in the store; default: the reference itself.
+        name: NAME[:TAG] in the store; default: the reference itself.
         platform: "linux/arm64", "all", or "" for this machine's.
         plain_http: the user allows a connection without TLS.
         manner: how patient to be with the registry.
@@ -113,7 +114,7 @@ def pull(
         top, images = one.documents(reference, platform, host.platform)
         downloaded, skipped, moved = one.blobs(images)
         chosen = top if len(images) != 1 or platform == ALL else images[0].document
-        name = name or _name(reference, chosen.descriptor.digest)
+        name = _name(reference, name, chosen.descriptor.digest)
         unchanged = not downloaded and _names(store, name, chosen.descriptor)
         if not unchanged:
             one.store_documents(images, chosen)
@@ -289,8 +290,11 @@ def _no_platform(reference: RemoteReference, platform: str, there: list[str]) ->
     )
 
 
-def _name(reference: RemoteReference, digest: Digest) -> str:
-    return f"{reference.name}:{reference.tag or digest.short}"
+def _name(reference: RemoteReference, wanted: str, digest: Digest) -> str:
+    if not wanted:
+        return f"{reference.name}:{reference.tag or digest.short}"
+    name, tag = parse_name(wanted)
+    return f"{name}:{tag or 'latest'}"
 
 
 def _names(store: Store, name: str, descriptor: Descriptor) -> bool:

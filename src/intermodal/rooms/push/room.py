@@ -50,6 +50,7 @@ def push(
     reference: RemoteReference,
     *,
     store: Store,
+    memory: Store | None = None,
     host: Host,
     events: Events = SILENT,
     plain_http: bool = False,
@@ -60,7 +61,8 @@ def push(
     Args:
         image: manifest or index in the store.
         reference: where to; with a tag, or with the image's own digest.
-        store: where the image lies.
+        store: where the image lies; only read.
+        memory: the local store, when that is another; knows which neighbour got which blob.
         host: this machine.
         events: where progress goes.
         plain_http: the user allows a connection without TLS.
@@ -78,24 +80,32 @@ def push(
             next=f"push it as {reference.name}:TAG",
         )  # fmt: skip
     stop = threading.Event()
-    with store.session(), Registries(host, stoppable(manner, stop)) as registries:
+    memory = memory or store
+    with memory.session(), Registries(host, stoppable(manner, stop)) as registries:
         repository = registries.repository(reference, plain_http=plain_http)
         there = repository.find_manifest(reference.target, write=True)
         if there is not None and (there.digest, there.size_bytes) == (image.digest, image.size_bytes):
             return PushReport(str(reference), image.digest, 0, (), (), (), True, time.monotonic() - began)
-        return _Push(store, registries, repository, events, stop).run(image, reference, began)
+        return _Push(store, Neighbours(memory, repository), registries, repository, events, stop).run(
+            image, reference, began
+        )
 
 
 class _Push:
     """One image on its way into one repository."""
 
     def __init__(
-        self, store: Store, registries: Registries, repository: Repository, events: Events, stop: threading.Event
+        self,
+        store: Store,
+        neighbours: Neighbours,
+        registries: Registries,
+        repository: Repository,
+        events: Events,
+        stop: threading.Event,
     ) -> None:
-        self._store, self._registries, self._repository = store, registries, repository
+        self._store, self._neighbours = store, neighbours
+        self._registries, self._repository = registries, repository
         self._events, self._stop = events, stop
-        self._neighbours = Neighbours(store, repository)
-        self._base = ""
 
     def run(self, image: Descriptor, reference: RemoteReference, began: float) -> PushReport:
         """Rules 2 and 3."""
