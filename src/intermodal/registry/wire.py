@@ -223,7 +223,9 @@ def speaks_tls(address: str) -> bool:
         try:
             with connection, context.wrap_socket(connection, server_hostname=name):
                 return True
-        except (OSError, ValueError):  # ssl.SSLError is an OSError
+        except ssl.SSLError as error:
+            return "ALERT" in (error.reason or "")  # it speaks TLS, and wants more than we have said
+        except (OSError, ValueError):
             return False
     raise RegistryUnreachableError(f"cannot reach {address}", found=failure.strerror or str(failure)) from failure
 

@@ -143,6 +143,14 @@ def test_authority_and_client_certificate_of_ours(certificates: Path, tmp_path: 
         assert found is not None and str(found.digest) == digest
 
 
+def test_old_tls_that_wants_a_client_certificate_is_still_tls(certificates: Path, tmp_path: Path) -> None:
+    """There the handshake itself fails without one."""
+    own = context(certificates, ask_client=True)
+    own.maximum_version = ssl.TLSVersion.TLSv1_2
+    with running(tls=own) as registry:
+        assert repository(machine(tmp_path), registry.address).transport.origin == f"https://{registry.address}"
+
+
 def test_unknown_authority_on_loopback_is_no_reason_to_do_without(certificates: Path, tmp_path: Path) -> None:
     with running(tls=context(certificates)) as registry:
         with pytest.raises(RegistryError, match="not one that this machine believes") as caught:
