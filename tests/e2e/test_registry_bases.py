@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bases import layer, put_base, tree_layer
+from support.bases import debian_layer, layer, put_base, tree_layer
 from support.cli import intermodal, world_folder
 from support.engines import omit
+from support.other_hosts import this_host
 from support.other_registry import Registry, running
 
+from intermodal.engine.image import read_image, unpacked_layers
+from intermodal.engine.rootfs import compose
 from intermodal.host import read
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
@@ -51,7 +54,7 @@ class World:
 
     @property
     def store(self) -> Store:
-        return Store(self.home / "data/intermodal/store")
+        return Store(self.home / "data/intermodal/store").open_or_create()
 
     def project(self, name: str, base: str, more: str = "") -> Path:
         folder = self.folder / name
@@ -134,6 +137,20 @@ def test_debians_own_python(version: str, world: World) -> None:
     put_base(world.registry, name, [world.debian(DEBIAN[version]), *gone], architecture=read().architecture)
     built = shipped(world, version, f"{world.registry.address}/{name}")
     assert [one["title"].rpartition(", ")[2] for one in built["layers"][:3]] == ["layer 1", "layer 2", "layer 3"]
+
+
+def test_the_newest_python(world: World) -> None:
+    """Of Debian's testing suite; its constants hold slices, which no older byte code does."""
+    host = this_host(world.home)
+    name = "debian/python:3.14"
+    put_base(world.registry, name, [debian_layer("forky", "3.14", host, world.store)], architecture=host.architecture)
+    built = shipped(world, "3.14", f"{world.registry.address}/{name}")
+    image = read_image(world.store, world.store.resolve(built["name"]).digest)
+    root = compose(unpacked_layers(world.store, image, host), "loader", host.cache_dir, ()).merged
+    assert root is not None
+    library = root / "usr/lib/python3.14"
+    bare = {path for path in library.rglob("*.py") if not list(path.parent.glob(f"__pycache__/{path.stem}.cpython-*"))}
+    assert bare == set(), "the standard library has modules without byte code"
 
 
 @pytest.mark.parametrize("version", OTHERS)

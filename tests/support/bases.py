@@ -6,10 +6,24 @@ import gzip
 import io
 import json
 import tarfile
+import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from intermodal.events import SILENT
+from intermodal.fetch import fetch_all
+from intermodal.host import Host
 from intermodal.oci.descriptor import CONFIG, INDEX, LAYER_GZIP, MANIFEST
+from intermodal.oci.layout import Store
+from intermodal.rooms.build.base import base_layer
+from intermodal.rooms.lock.debian import suites
+from intermodal.rooms.lock.debian.base import resolve_base
+from intermodal.rooms.lock.debian.release import parse_date
+from intermodal.rooms.lock.debian.sources import mirrors
+from intermodal.rooms.lock.requests import deb_request
+from support.debs import lock_of
 from support.other_registry import Registry, digest_of
 
 LOADERS = {"amd64": "lib64/ld-linux-x86-64.so.2", "arm64": "lib/ld-linux-aarch64.so.1"}
@@ -57,6 +71,24 @@ def tree_layer(folder: Path, *, leave: Iterable[str] = ()) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(folder, str(folder).lstrip("/"), filter=kept)
     return gzip.compress(buffer.getvalue(), 1, mtime=0)
+
+
+def debian_layer(suite: str, python: str, host: Host, store: Store) -> bytes:
+    """The base layer of a Debian suite that is not offered as a base, such as testing, as of when it was signed."""
+    suites.SUITES[suite] = suites.Suite(suite, python, (2, 41))
+    try:
+        with urllib.request.urlopen(f"{mirrors(host, suite)[0]}/dists/{suite}/InRelease", timeout=60) as answer:
+            lines = answer.read().decode("utf-8", "replace").splitlines()
+        signed = next(line.partition(": ")[2] for line in lines if line.startswith("Date: "))
+        then = replace(host, now_s=float(parse_date(signed)))  # a mirror may stand still
+        base = resolve_base(f"deb:{suite}", [host.platform], [], host=then)
+        lock = replace(lock_of(base.packages), base=base, python=python, platforms=(host.platform,))
+        files = fetch_all([deb_request(row, lock, then) for row in base.packages], host=then)
+    finally:
+        del suites.SUITES[suite]
+    with store.session():
+        made = base_layer(lock, host.platform, store=store, host=host, events=SILENT, debs=files)
+    return store.path(made.digest).read_bytes()
 
 
 def put_base(

@@ -121,7 +121,7 @@ def test_what_the_process_did_before_shows_in_plain_marshal_but_not_in_ours(
         member = wheel.members["narwhals/_pandas_like/expr.py"]
         items = [("x/expr.py", member.read())]
     ours = bytecode._PROGRAM
-    plain = ours.replace("marshal.dumps(marshal.loads(marshal.dumps(code, 2)))", "marshal.dumps(code)")
+    plain = ours.replace("body = canonical(code)", "body = marshal.dumps(code)")
     busy = "import json, decimal, logging, argparse, unittest, asyncio\n"
 
     def content(program: str) -> bytes | None:
@@ -165,3 +165,28 @@ def test_no_process_outlives_the_block(tmp_path: Path) -> None:
         processes = list(compiler._processes)
         assert processes and all(process.poll() is None for process in processes)
     assert all(process.poll() is not None for process in processes)
+
+
+def test_strangers_python_runs_confined_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base of signed packages may run without walls where the host permits none; a registry's never."""
+    monkeypatch.setattr("intermodal.engine.confine.available", lambda host: "user namespaces are off")
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.Popen", lambda *words, **more: started.append(words))
+    compiler = Compiler(lambda: tmp_path, PYTHON, empty_host(tmp_path), interpreter="/usr/bin/python3", signed=False)
+    with compiler, pytest.raises(EngineError, match="must be confined") as caught:
+        dict(compiler.compile([("a.py", b"")]))
+    assert started == [] and 'bytecode = "none"' in caught.value.next[0]
+
+
+def test_the_way_around_slices_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.14 has slices as constants; taken on any Python, that way gives code that is equal."""
+    before = compiled(tmp_path, SOURCES)
+    program = bytecode._PROGRAM.replace("if sys.version_info >= (3, 14)", "if True")
+    assert program != bytecode._PROGRAM
+    monkeypatch.setattr(bytecode, "_PROGRAM", program)
+    after = compiled(tmp_path, SOURCES)
+    assert after.keys() == before.keys()
+    for path, content in after.items():
+        other = before[path]
+        assert content is not None and other is not None
+        assert marshal.loads(content[16:]) == marshal.loads(other[16:])

@@ -8,7 +8,9 @@ Rules, in order:
    the host permits no confinement, a base of signed Debian packages may run through its own loader, with a notice.
 3. Files are unchecked-hash (PEP 552) and carry the path in the image, so neither time nor place shows.
 4. Code is written in canonical form: marshal decides by reference counts what it writes twice, and those depend on
-   what the process did before. Written without references, read back and written again, it does not.
+   what the process did before. Written without references, read back and written again, it does not. The form without
+   references knows no slices, which are constants from Python 3.14 on: on that way they are tuples that begin with a
+   code object, as no constant does.
 5. A source that is not valid Python (a template, another version's syntax) has no byte code, as with compileall.
 
 One process per core; each is asked for one file at a time over its pipes.
@@ -48,6 +50,24 @@ from struct import pack, unpack
 from _frozen_importlib_external import MAGIC_NUMBER
 magic = int.from_bytes(MAGIC_NUMBER, "little")
 requests, answers = sys.stdin.buffer, sys.stdout.buffer
+def canonical(code):
+    return marshal.dumps(shown(marshal.loads(marshal.dumps(hidden(code), 2))))
+MARK = compile("", "", "exec")
+CODE = type(MARK)
+def changed(item, by):
+    old = item.co_consts if isinstance(item, CODE) else item if isinstance(item, tuple) else ()
+    new = tuple([by(part) for part in old])
+    if all([one is other for one, other in zip(old, new)]):
+        return item
+    return item.replace(co_consts=new) if isinstance(item, CODE) else new
+def hide(item):
+    return (MARK, item.start, item.stop, item.step) if isinstance(item, slice) else changed(item, hide)
+def show(item):
+    marked = isinstance(item, tuple) and len(item) == 4 and isinstance(item[0], CODE)
+    return slice(*item[1:]) if marked else changed(item, show)
+def same(code):
+    return code
+hidden, shown = (hide, show) if sys.version_info >= (3, 14) else (same, same)
 while True:
     head = requests.read(8)
     if len(head) < 8:
@@ -57,7 +77,7 @@ while True:
     source = requests.read(size)
     try:
         code = compile(source, path, "exec", dont_inherit=True, optimize=-1)
-        body = marshal.dumps(marshal.loads(marshal.dumps(code, 2)))
+        body = canonical(code)
         content = MAGIC_NUMBER + pack("<I", 1) + _imp.source_hash(magic, source) + body
         answer = pack("<BI", 1, len(content)) + content
         del code, body, content

@@ -108,18 +108,18 @@ def bytecode_layer(
 
 
 def _sources(row: BaseImageRow, store: Store, python: str) -> Iterator[tuple[str, bytes]]:
-    """The standard library's sources without byte code in the base."""
+    """The standard library's sources without byte code in the base; links under their own names, as for imports."""
     from intermodal.rooms.lock.registry_base.tree import Stored, Tree
 
     tree = Tree([Stored(store.path(layer.digest), layer) for layer in row.layers])
     folder = f"{row.library}/"
-    wanted = [
-        path
-        for path, node in sorted(tree.nodes.items())
+    wanted = {
+        path: node
+        for path in sorted(tree.nodes)
         if path.startswith(folder)
         and path.endswith(".py")
-        and node.kind == "file"
         and not _SKIPPED.match(path.removeprefix(folder))
         and pyc_path(path, python) not in tree.nodes
-    ]
-    yield from zip(wanted, tree.read([tree.nodes[path] for path in wanted]), strict=True)
+        and (node := tree.file(path)) is not None
+    }
+    yield from zip(wanted, tree.read(list(wanted.values())), strict=True)
