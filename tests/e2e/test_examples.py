@@ -1,4 +1,4 @@
-"""Every kind of input walks the whole corridor: text beside numbers, ONNX of other people, plain Python, a bare file."""
+"""Every kind of input ships: text beside numbers, ONNX of other people, plain Python, a bare file."""
 
 from __future__ import annotations
 
