@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bases import debian_layer, layer, put_base, tree_layer
+from support.bases import debian_layer, layer, put_base, put_index, tree_layer
 from support.cli import intermodal, world_folder
 from support.engines import omit
 from support.other_hosts import this_host
@@ -137,6 +137,36 @@ def test_debians_own_python(version: str, world: World) -> None:
     put_base(world.registry, name, [world.debian(DEBIAN[version]), *gone], architecture=read().architecture)
     built = shipped(world, version, f"{world.registry.address}/{name}")
     assert [one["title"].rpartition(", ")[2] for one in built["layers"][:3]] == ["layer 1", "layer 2", "layer 3"]
+
+
+def test_several_platforms(world: World) -> None:
+    """Both from one index; and the foreign one alone, byte code by the index's image for this machine."""
+    own = read().platform
+    platforms = ("linux/amd64", "linux/arm64")
+    foreign = next(platform for platform in platforms if platform != own)
+    plain = world.project("plain-both", "deb:bookworm", f'bytecode = "none"\nplatforms = {list(platforms)}\n')
+    top = world.store.resolve(world.run("build", plain)["name"])
+    members = {}
+    for platform in platforms:
+        manifest = read_image(world.store, world.store.manifest_for(top, platform))
+        data = world.store.path(manifest.layers[0].digest).read_bytes()
+        architecture = platform.partition("/")[2]
+        members[architecture] = put_base(world.registry, "debian/several", [data], architecture=architecture)
+    put_index(world.registry, "debian/several:1", members)
+    base = f"{world.registry.address}/debian/several:1"
+    both = world.run("build", world.project("both", base, f"platforms = {list(platforms)}\n"))
+    assert both["platforms"] == list(platforms)
+    assert world.run("check", "both:1")["passed"]
+    alone = world.project("alone", base, f'platforms = ["{foreign}"]\n')
+    (alone / "intermodal.toml").write_text((alone / "intermodal.toml").read_text().replace('"alone"', '"both"'))
+    image = world.run("build", alone, "-t", "alone:1")
+    assert any(layer["title"].startswith("byte code of Python 3.11.") for layer in image["layers"])
+    index = world.store.resolve("both:1")
+    found = [read_image(world.store, world.store.manifest_for(index, foreign))]
+    found.append(read_image(world.store, world.store.resolve("alone:1").digest))
+    titles = [layer["title"] for layer in image["layers"]]
+    differing = [t for t, one, two in zip(titles, found[0].layers, found[1].layers, strict=True) if one != two]
+    assert differing == ["application"], "only the name in its settings may differ"
 
 
 def test_the_newest_python(world: World) -> None:
