@@ -136,26 +136,42 @@ def test_missing_layer_is_told_before_anything_is_sent(registry: Registry, tmp_p
 
 
 def test_one_failure_ends_the_other_transfers(registry: Registry, tmp_path: Path) -> None:
-    """A refused blob must not let a large one run to its end."""
-    _, store = somebody(tmp_path)
+    """A refused blob must not wait for another one that stands still, whose time-out is far away."""
+    host, store = somebody(tmp_path)
     image = small_image(store, contents=(noise(8_000_000, 3), b"x"))
     small = documents(store, image)[0]["layers"][1]["digest"]
-    first = threading.Event()
+    stands, over, told = threading.Event(), threading.Event(), list[BaseException]()
 
-    def slow(handler: Handler) -> str:
-        if handler.command == "HEAD" and handler.path.endswith(small):
-            first.set()
-            return "refuse"
-        if handler.command == "PUT" and "/blobs/" in handler.path:
-            handler.rfile.read(1)
-            handler.left -= 1
-            first.wait(10)
-        return ""
+    def refuse(handler: Handler) -> None:
+        assert stands.wait(60)
+        handler.refuse(403, "DENIED", "no")
 
-    registry.fault = slow
-    registry.special["HEAD", f"/v2/team/x/blobs/{small}"] = lambda handler: handler.refuse(403, "DENIED", "no")
-    with pytest.raises(RegistryError, match="refuses"):
-        send(registry, tmp_path, image)
+    def stand(handler: Handler) -> None:
+        handler.rfile.read(1000)
+        stands.set()
+        over.wait(120)
+        handler.cut()
+
+    def begin(handler: Handler) -> None:
+        handler.answer(202, b"", {"Location": "/v2/team/x/blobs/uploads/still"})
+
+    registry.special["HEAD", f"/v2/team/x/blobs/{small}"] = refuse
+    registry.special["POST", "/v2/team/x/blobs/uploads/"] = begin
+    registry.special["PUT", "/v2/team/x/blobs/uploads/still"] = stand
+
+    def work() -> None:
+        try:
+            reference = parse_remote(f"{registry.address}/team/x:1")
+            push(image, reference, store=store, host=host, manner=quick(read_s=600.0))
+        except IntermodalError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(60)
+    over.set()
+    assert not thread.is_alive(), "it waits for the transfer that stands still"
+    assert [type(error) for error in told] == [RegistryError] and "refuses" in str(told[0])
     assert registry.state.tags.get("team/x", {}) == {}
 
 
