@@ -1,4 +1,4 @@
-"""Registries: the one client for OCI distribution 1.1, and Docker's v2 manifests when reading.
+"""Registries: the one client for OCI distribution 1.1, and the local store as a registry of its own.
 
 Takes a `Host` and a reference as typed; hands on verified bytes, or puts ours there. From the outside inwards:
 
@@ -9,5 +9,7 @@ Takes a `Host` and a reference as typed; hands on verified bytes, or puts ours t
     wire        connections: proxies, certificates, time limits
     documents   what a stranger's manifest must be before anything believes it
 
-Sockets are opened in `wire` alone. Nothing here writes into the store, and nothing prints.
+Docker's v2 manifests are read, too, and never written. The other side, which answers pulls from the local store, is
+`loopback` (sockets), `answers` and `catalog`. Sockets are opened in `wire` and `loopback` alone. Nothing here writes
+into the store, and nothing prints.
 """
