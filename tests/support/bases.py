@@ -10,12 +10,23 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import zstandard
 from msgspec.structs import replace
 
 from intermodal.events import SILENT
 from intermodal.fetch import fetch_all
 from intermodal.host import Host
-from intermodal.oci.descriptor import CONFIG, INDEX, LAYER_GZIP, MANIFEST
+from intermodal.oci.descriptor import (
+    CONFIG,
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    INDEX,
+    LAYER_GZIP,
+    LAYER_TAR,
+    LAYER_ZSTD,
+    MANIFEST,
+)
 from intermodal.oci.layout import Store
 from intermodal.rooms.build.base import base_layer
 from intermodal.rooms.lock.debian import suites
@@ -26,7 +37,7 @@ from intermodal.rooms.lock.requests import deb_request
 from support.debs import lock_of
 from support.other_registry import Registry, digest_of
 
-LOADERS = {"amd64": "lib64/ld-linux-x86-64.so.2", "arm64": "lib/ld-linux-aarch64.so.1"}
+ZSTD = b"\x28\xb5\x2f\xfd"
 SMALL = {
     "usr/bin/python3": "-> ../local/bin/python3.12",
     "usr/local/bin/python3": "-> python3.12",
@@ -99,8 +110,9 @@ def put_base(
     path: str = "/usr/local/bin:/usr/bin:/bin",
     architecture: str = "amd64",
     variables: Iterable[str] = (),
+    docker: bool = False,
 ) -> str:
-    """The digest of a base "repository:tag" that the registry has from now on."""
+    """The digest of a base "repository:tag" that the registry has from now on; `docker` takes Docker's media types."""
     repository, _, tag = name.partition(":")
     blobs = list(layers)
     config = json.dumps(
@@ -108,16 +120,35 @@ def put_base(
             "architecture": architecture,
             "os": "linux",
             "config": {"Env": [f"PATH={path}", *variables]},
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(gzip.decompress(blob)) for blob in blobs]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(plain(blob)) for blob in blobs]},
         }
     ).encode()
     manifest = {
         "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
-        "layers": [{"mediaType": LAYER_GZIP, "digest": digest_of(blob), "size": len(blob)} for blob in blobs],
+        "mediaType": DOCKER_MANIFEST if docker else MANIFEST,
+        "config": {
+            "mediaType": DOCKER_CONFIG if docker else CONFIG,
+            "digest": digest_of(config),
+            "size": len(config),
+        },
+        "layers": [
+            {"mediaType": DOCKER_LAYER if docker else media_type(blob), "digest": digest_of(blob), "size": len(blob)}
+            for blob in blobs
+        ],
     }
-    return registry.put_image(repository, tag, manifest, config, *blobs)
+    return registry.put_image(repository, tag, manifest, config, *blobs, media_type=str(manifest["mediaType"]))
+
+
+def media_type(blob: bytes) -> str:
+    """Of a layer, by its first bytes."""
+    return LAYER_GZIP if blob[:2] == b"\x1f\x8b" else LAYER_ZSTD if blob[:4] == ZSTD else LAYER_TAR
+
+
+def plain(blob: bytes) -> bytes:
+    """The tar of a layer."""
+    if media_type(blob) == LAYER_GZIP:
+        return gzip.decompress(blob)
+    return zstandard.ZstdDecompressor().decompress(blob) if media_type(blob) == LAYER_ZSTD else blob
 
 
 def put_index(registry: Registry, name: str, members: Mapping[str, str]) -> str:

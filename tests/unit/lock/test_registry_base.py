@@ -11,12 +11,19 @@ from support.bases import SMALL, layer, put_base, put_index
 from support.locks import World, world
 from support.other_registry import Registry, running
 
-from intermodal.errors import ImageRefusedError, InputError, RegistryUnreachableError, RequirementError
+from intermodal.errors import (
+    DownloadError,
+    ImageRefusedError,
+    InputError,
+    RegistryUnreachableError,
+    RequirementError,
+    StoreError,
+)
 from intermodal.oci.layout import Store
 from intermodal.rooms.lock import lock
 from intermodal.rooms.lock.drift import drift, outdated
 from intermodal.rooms.lock.lockfile import lock_digest, lock_text, parse_lock
-from intermodal.rooms.lock.registry_base.images import resolve_image
+from intermodal.rooms.lock.registry_base.images import fetch_layers, resolve_image
 from intermodal.rooms.lock.rows import Lock
 from intermodal_server.contract import VENV_DIR
 
@@ -212,6 +219,48 @@ def test_a_layer_that_lies_is_not_kept(place: World, registry: Registry) -> None
     from intermodal.oci.digest import Digest
 
     assert not Store(place.host.data_dir / "store").has(Digest.of(hostile))
+
+
+def test_a_lost_layer_is_fetched_again_and_verified(place: World, registry: Registry) -> None:
+    put_base(registry, "team/python:3.12", [layer(SMALL), layer({"etc/x": b"y"})])
+    base = locked(place, registry).base
+    store = Store(place.host.data_dir / "store")
+    lost = base.images[0].layers[1]
+    store.path(lost.digest).unlink()
+    fetch_layers(base, place.host.platform, store=store, host=place.host)
+    assert store.has(lost.digest)
+    store.path(lost.digest).unlink()
+    registry.state.blobs[str(lost.digest)] = b"x" * lost.size_bytes
+    with pytest.raises(DownloadError, match="something else than blob"):
+        fetch_layers(base, place.host.platform, store=store, host=place.host)
+    assert not store.has(lost.digest)
+
+
+def test_a_damaged_layer_of_the_store_is_not_believed(place: World, registry: Registry) -> None:
+    put_base(registry, "team/python:3.12", [layer(SMALL | {"etc/other": b"z"})])
+    row = locked(place, registry).base.images[0].layers[0]
+    path = Store(place.host.data_dir / "store").path(row.digest)
+    data = layer(SMALL | {"etc/Other": b"z"})
+    assert len(data) == row.size_bytes
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="has another digest"):
+        locked(place, registry)
+    path.unlink()
+
+
+def test_variables_that_no_lock_can_hold_are_left_out(place: World, registry: Registry) -> None:
+    variables = ["FINE=1", "TWO WORDS=1", "LINE=a\nb", "=x", "EMPTY=", "no equals sign", "LD_PRELOAD=/evil.so"]
+    put_base(registry, "team/python:3.12", [layer(SMALL)], variables=variables)
+    found = locked(place, registry)
+    assert found.base.images[0].environment == ("EMPTY=", "FINE=1", "PATH=/usr/local/bin:/usr/bin:/bin")
+    assert parse_lock(lock_text(found).encode()).base == found.base
+
+
+def test_an_interpreter_in_a_place_that_no_lock_can_hold(place: World, registry: Registry) -> None:
+    odd = {name.replace("usr/local", "my python"): content for name, content in SMALL.items() if "usr/bin" not in name}
+    put_base(registry, "team/python:3.12", [layer(odd)], path="/my python/bin")
+    with pytest.raises(RequirementError, match="no Python that can be used"):
+        locked(place, registry)
 
 
 @pytest.mark.parametrize("reference", ["", "https://example.com/x", "UPPER CASE", "example.com/"])

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 POLICY_VERSION = 1  # part of a layer's identity: changes whenever the same source would give other byte code
+MAX_BYTES = 256 << 20  # of one file's byte code
+STRANGERS_S = 300.0  # how long a stranger's interpreter may take over one file
 FEW = 8  # files that one process compiles by itself
 ORDER_VARIABLE = "INTERMODAL_COMPILE_ORDER"
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
@@ -188,8 +190,20 @@ class Compiler:
         return items
 
     def _compile(self, item: tuple[str, bytes]) -> bytes | None:
-        path, source = item
+        """One file's byte code; a stranger's interpreter has so long for it."""
         process = self._mine()
+        if self._signed:
+            return self._ask(process, item)
+        watch = threading.Timer(STRANGERS_S, process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            return self._ask(process, item)
+        finally:
+            watch.cancel()
+
+    def _ask(self, process: subprocess.Popen[bytes], item: tuple[str, bytes]) -> bytes | None:
+        path, source = item
         assert process.stdin is not None and process.stdout is not None
         name = f"/{path}".encode()
         try:
@@ -197,13 +211,19 @@ class Compiler:
             process.stdin.flush()
             head = process.stdout.read(5)
             status, size = struct.unpack("<BI", head)
-            content = process.stdout.read(size)
+            content = process.stdout.read(size) if size <= MAX_BYTES else b""
         except (OSError, struct.error, ValueError) as error:
             raise EngineError(
                 f"the byte-code compiler ended while it had {path}",
                 found=f"exit status {process.poll()}",
                 next='set bytecode = "none" under [environment] to go without, or leave that package out',
             ) from error
+        if len(content) != size:
+            raise EngineError(
+                f"the byte-code compiler did not answer over {path}",
+                found=f"{len(content)} of {size} bytes, exit status {process.poll()}",
+                next='set bytecode = "none" under [environment] to go without, or take another base',
+            )
         return content if status else None
 
     def _mine(self) -> subprocess.Popen[bytes]:

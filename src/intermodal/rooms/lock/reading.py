@@ -37,9 +37,9 @@ _DEB_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%-]*(?:/[A-Za-z0-9][A-Za-z0-9.
 _URL = re.compile(r"(?:https?://[A-Za-z0-9.:\[\]_-]+|file://)/[^\s?#\\]*(?:\?[^\s#\\]*)?(?:#[^\s\\]*)?\Z")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_INTERPRETER = re.compile(r"(?:/[A-Za-z0-9._+-]+)+/python3\.\d{1,2}\Z")
+INTERPRETER = re.compile(r"(?:/[A-Za-z0-9._+-]+)+/python3\.\d{1,2}\Z")
 _GLIBC = re.compile(r"\d{1,2}\.\d{1,3}\Z", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*=[^\x00-\x1f\x7f]*\Z")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*=[^\x00-\x1f\x7f]*\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}\Z")
 
 
@@ -163,7 +163,7 @@ def _base(table: Mapping[str, Any]) -> BaseLock:
         system=tuple(_match(_DEB_NAME, name, "a Debian package") for name in table.get("system", [])),
         digest=Digest.parse(table["digest"]) if images else None,
         images=images,
-        interpreter=_match(_INTERPRETER, table["interpreter"], "the base's interpreter") if images else "",
+        interpreter=_match(INTERPRETER, table["interpreter"], "the base's interpreter") if images else "",
         glibc=(int(glibc[0]), int(glibc[1])),
     )
 
@@ -179,7 +179,7 @@ def _image(table: Mapping[str, Any]) -> BaseImageRow:
         platform=_platforms([table["platform"]])[0],
         manifest=Digest.parse(table["manifest"]),
         layers=tuple(layers),
-        environment=tuple(_match(_VARIABLE, line, "a variable of the base") for line in table.get("environment", [])),
+        environment=tuple(_match(VARIABLE, line, "a variable of the base") for line in table.get("environment", [])),
         library=safe_path(table["library"]),
     )
 

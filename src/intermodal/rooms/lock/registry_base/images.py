@@ -38,6 +38,7 @@ from intermodal.registry.client import Document, Registries, Repository
 from intermodal.registry.documents import Index, Manifest, parse_config, parse_manifest
 from intermodal.registry.download import download
 from intermodal.registry.reference import RemoteReference, parse_remote
+from intermodal.rooms.lock.reading import VARIABLE
 from intermodal.rooms.lock.registry_base.python import Found, find_python
 from intermodal.rooms.lock.registry_base.tree import Stored, Tree
 from intermodal.rooms.lock.rows import BaseImageRow, BaseLayerRow, BaseLock
@@ -212,8 +213,8 @@ def _layer_rows(manifest: Manifest, config: bytes) -> list[BaseLayerRow]:
 def _variables(config: bytes) -> Mapping[str, str]:
     """The variables of a config that go on to the image: not Python's own, which would change what the model sees."""
     listed = (json.loads(config).get("config") or {}).get("Env") or ()
-    pairs = [str(item).partition("=") for item in listed if "=" in str(item) and str(item).isprintable()]
-    return {name: value for name, _, value in pairs if name and not name.startswith(("PYTHON", "LD_PRELOAD"))}
+    pairs = [str(item).partition("=") for item in listed if VARIABLE.match(str(item)) and str(item).isprintable()]
+    return {name: value for name, _, value in pairs if not name.startswith(("PYTHON", "LD_PRELOAD"))}
 
 
 def _fetch(rows: Sequence[BaseLayerRow], sources: Sequence[Repository], store: Store, events: Events) -> None:

@@ -19,10 +19,13 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from intermodal.errors import RequirementError
+from intermodal.rooms.lock.reading import INTERPRETER
 from intermodal.rooms.lock.registry_base.tree import Node, Tree
 from intermodal_server.contract import APP_DIR, METADATA_DIR, MODEL_DIR, SERVER_DIR, VENV_DIR
 
 OLDEST, NEWEST = 9, 14
+MAX_FOLDERS = 64  # of a PATH
+MAX_LIBRARIES = 8  # of one name
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAME = re.compile(r"python3\.(\d{1,2})\Z")
 _CANDIDATE = re.compile(r"python(?:3(?:\.\d{1,2})?)?\Z")
@@ -62,7 +65,7 @@ def find_python(tree: Tree, environment: Mapping[str, str], reference: str, want
     for path in _candidates(tree, environment.get("PATH") or PATH):
         place = tree.resolve(path) or ""
         match = _NAME.match(place.rpartition("/")[2])
-        if match is None or not tree.nodes[place].mode & 0o111:
+        if match is None or not tree.nodes[place].mode & 0o111 or not INTERPRETER.match(f"/{place}"):
             seen.append(f"{path} is {f'/{place}' if place and place != path else 'no CPython'}")
         elif not OLDEST <= int(match[1]) <= NEWEST:
             seen.append(f"{path} is Python 3.{match[1]}")
@@ -78,7 +81,7 @@ def find_python(tree: Tree, environment: Mapping[str, str], reference: str, want
 
 
 def _candidates(tree: Tree, path: str) -> list[str]:
-    folders = [folder.strip("/") for folder in path.split(":") if folder.startswith("/")]
+    folders = [folder.strip("/") for folder in path.split(":", MAX_FOLDERS)[:MAX_FOLDERS] if folder.startswith("/")]
     found = []
     for folder in dict.fromkeys(folders):
         real = tree.resolve(folder)
@@ -118,7 +121,7 @@ def _found(tree: Tree, place: str, minor: str, reference: str) -> Found:
 
 
 def _libraries(tree: Tree, name: str) -> list[str]:
-    return sorted(path for path in tree.nodes if path.rpartition("/")[2].startswith(name))
+    return sorted(path for path in tree.nodes if path.rpartition("/")[2].startswith(name))[:MAX_LIBRARIES]
 
 
 def _version(data: bytes, minor: str) -> str:

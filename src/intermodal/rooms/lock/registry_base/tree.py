@@ -23,7 +23,7 @@ from intermodal.oci.tar_reader import Kind, TarEntry, read_entries
 from intermodal.rooms.lock.rows import BaseLayerRow
 
 MAX_LINKS = 40
-MAX_FILE_BYTES = 256 << 20
+MAX_READ_BYTES = 512 << 20  # at once
 
 
 class Stored(Struct, frozen=True):
@@ -90,10 +90,15 @@ class Tree:
         """The content of files, in the order asked; each layer is read once.
 
         Raises:
-            RequirementError: a file is too large to be looked into.
+            RequirementError: they are too large to be looked into.
         """
-        if large := next((node for node in wanted if node.size_bytes > MAX_FILE_BYTES), None):
-            raise RequirementError("the base holds a file too large to look into", found=f"/{large.path}")
+        if sum(node.size_bytes for node in set(wanted)) > MAX_READ_BYTES:
+            largest = max(wanted, key=lambda node: node.size_bytes)
+            raise RequirementError(
+                "the base holds files too large to look into",
+                found=f"/{largest.path}, {largest.size_bytes} bytes",
+                next="take another base",
+            )
         found: dict[tuple[int, str], bytes] = {}
         for number in sorted({node.layer for node in wanted}):
             names = {node.path for node in wanted if node.layer == number}
@@ -107,22 +112,27 @@ class Tree:
     def _lay_over(self, number: int) -> None:
         """Add a layer: first what it deletes of those below, then what it brings."""
         fresh: dict[str, Node] = {}
+        deleted: set[str] = set()
+        emptied: set[str] = set()
         for entry, stream in self._entries(number):
             stream.skip(entry.size_bytes)
             path = _clean(entry.path)
             folder, _, name = path.rpartition("/")
             if name == OPAQUE:
-                self._delete(folder, itself=False)
+                emptied.add(folder)
             elif name.startswith(WHITEOUT):
-                self._delete(posixpath.join(folder, name.removeprefix(WHITEOUT)))
+                deleted.add(posixpath.join(folder, name.removeprefix(WHITEOUT)))
             elif entry.kind == "hardlink":
                 fresh[path] = fresh[_clean(entry.target)]
             elif path:
                 fresh[path] = Node(path, entry.kind, entry.mode, entry.size_bytes, entry.target, number)
+        emptied |= deleted | {path for path, node in fresh.items() if node.kind != "directory"}
+        self.nodes = {
+            path: node
+            for path, node in self.nodes.items()
+            if path not in deleted and emptied.isdisjoint(_parents(path))
+        }
         for path, node in fresh.items():
-            below = self.nodes.get(path)
-            if below is not None and below.kind == "directory" and node.kind != "directory":
-                self._delete(path)
             self.nodes[path] = node
             self._imply(path.rpartition("/")[0], number)
 
@@ -130,12 +140,6 @@ class Tree:
         while folder and folder not in self.nodes:
             self.nodes[folder] = Node(folder, "directory", 0o755, 0, "", number)
             folder = folder.rpartition("/")[0]
-
-    def _delete(self, path: str, *, itself: bool = True) -> None:
-        for name in [name for name in self.nodes if name.startswith(f"{path}/")]:
-            del self.nodes[name]
-        if itself:
-            self.nodes.pop(path, None)
 
     def _entries(self, number: int) -> Iterator[tuple[TarEntry, LayerStream]]:
         layer = self._layers[number]
@@ -145,6 +149,14 @@ class Tree:
                 yield entry, stream
             stream.finish(layer.row.digest, layer.row.diff_id)
             self.tar_bytes[number] = stream.tar_bytes
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The folders above a path, without the root."""
+    position = path.find("/")
+    while position > 0:
+        yield path[:position]
+        position = path.find("/", position + 1)
 
 
 def _clean(path: str) -> str:
