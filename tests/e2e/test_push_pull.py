@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from support import engines
 from support.cli import intermodal
+from support.cutting_proxy import cutting
 from support.engines import need
 from support.machine import machine
-from support.people import docker_login
+from support.people import docker_login, quick
 from support.registries import RealRegistry, docker_registry
-from support.small_image import documents, small_image, two_platforms
+from support.small_image import documents, noise, small_image, two_platforms
 from support.tiny_image import tiny_image
 
 from intermodal import pipeline
@@ -27,6 +30,7 @@ from intermodal.oci.validate import validate
 from intermodal.registry.client import Registries
 from intermodal.registry.reference import parse_remote
 from intermodal.registry.referrers import list_referrers
+from intermodal.rooms.push import pull, push
 
 pytestmark = pytest.mark.slow
 
@@ -218,3 +222,23 @@ def test_engines_pull_what_we_push(registry: RealRegistry, tmp_path: Path) -> No
         for reference, expected in ((name, digest), (both, index)):
             pull_with("ctr", ["images", "pull", "--plain-http", f"{reference}:1"], running.variables)
             assert expected in pull_with("ctr", ["images", "ls", f"name=={reference}:1"], running.variables)
+
+
+def test_the_real_registry_behind_a_network_that_breaks(registry: RealRegistry, tmp_path: Path) -> None:
+    """Debian's registry 2.8 forgets an upload that broke, so it begins anew; downloads continue where they were."""
+    host, store = person(tmp_path, "one")
+    image = small_image(store, "small:1", contents=(noise(20_000_000, 6), noise(9_000_000, 7), b"x"))
+    with cutting(registry.address) as proxy:
+        reference = parse_remote(f"{proxy.address}/broken/network:1")
+        cuts = iter([5_000_000, 3_000_000, 4_000_000])
+        proxy.up = lambda: next(cuts, None)
+        report = push(image, reference, store=store, host=host, manner=quick(time.sleep))
+        assert report.digest == image.digest and proxy.cuts >= 2
+
+        proxy.cuts = 0
+        random_cuts = random.Random(5)
+        proxy.down = lambda: random_cuts.randrange(4_000_000, 9_000_000)
+        other, theirs = person(tmp_path, "two")
+        pulled = pull(reference, store=theirs, host=other, manner=quick(time.sleep))
+        assert validate(theirs, theirs.resolve(pulled.name)) == () and pulled.digest == image.digest
+        assert proxy.cuts >= 3, "no connection lives long enough for the large layer"
