@@ -39,9 +39,9 @@ class Proxy:
                     setattr(self, count, getattr(self, count) + len(data))
                 if left is not None and (left := left - len(data)) <= 0:
                     self.cuts += 1
-                    for end in (source, sink):
+                    for end in (source, sink):  # shut, because the other direction may be waiting on them
                         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                        end.close()
+                        end.shutdown(socket.SHUT_RDWR)
                     return
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
