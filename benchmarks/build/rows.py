@@ -337,6 +337,7 @@ class Bench:
         for name in ("model.joblib", "golden.json"):
             (project / name).unlink()
         home = self.seed.clone(workshop.OUT / "warm")
+        home.run("lock", project)
         large = peak_bytes([home.program, "build", project], env=home.variables())
         shutil.rmtree(project)
         cold = self.seed.with_files_only(workshop.OUT / "cold")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intermodal.errors import HostError, InputError, NotBuiltYetError
 from intermodal.events import Events
@@ -38,6 +39,9 @@ from intermodal.rooms.build.wheels.groups import BUCKETS, LockedWheel
 from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import ModelCard
 from intermodal.rooms.lock.rows import Lock, PackageRow
+
+if TYPE_CHECKING:
+    from intermodal.rooms.build.bytecode import Compiler
 
 LAYERS_MAX = 100  # Docker loads 125 and others build on top
 
@@ -64,8 +68,8 @@ class Assembly:
         digest = lock_digest(self.lock)
         labels = content.labels(self.lock, self.card, self.project, digest)
         with self.store.session():
-            with self._compiler() as compile_sources:
-                layers = [self._layers(platform, compile_sources) for platform in self.platforms]
+            with self._compiler() as compiler:
+                layers = [self._layers(platform, compiler) for platform in self.platforms]
             manifests = [
                 self._manifest(platform, found, labels) for platform, found in zip(self.platforms, layers, strict=True)
             ]
@@ -85,8 +89,8 @@ class Assembly:
 
     def base_layers(self, platform: str) -> list[LayerInfo]:
         """The layers that every image of this base begins with, all of them in the store; the caller has a session."""
-        with self._compiler() as compile_sources:
-            return self._base(platform, self._fetch((), platform), compile_sources)
+        with self._compiler() as compiler:
+            return self._base(platform, self._fetch((), platform), compiler.compile)
 
     def _base(self, platform: str, debs: Mapping[Digest, Path], compile_sources: Compile) -> list[LayerInfo]:
         if self.lock.base.images:
@@ -102,15 +106,17 @@ class Assembly:
         stdlib = bytecode_layer(self.lock, base=base, store=self.store, host=self.host, compile_sources=compile_sources)
         return [base, *([stdlib] if stdlib else []), *([system] if system else [])]
 
-    def _layers(self, platform: str, compile_sources: Compile) -> list[LayerInfo]:
+    def _layers(self, platform: str, compiler: Compiler) -> list[LayerInfo]:
         """Every layer of one platform, in order, all of them in the store."""
         parts, environments = self._plan(platform)
         known = [self._recall(part) for part in parts]
         missing = [part for part, info in zip(parts, known, strict=True) if info is None]
         debs = needed_debs(self.lock, platform, store=self.store, host=self.host)
+        if len(missing) == 1 and missing[0].compiles and not debs:
+            compiler.begin()  # an edit of the application: nothing else takes as long as that start
         files = self._fetch(missing, platform) if missing or debs else {}
-        base = self._base(platform, files, compile_sources)
-        tools = Tools(files, compile_sources if self.lock.policy.bytecode != "none" else None)
+        base = self._base(platform, files, compiler.compile)
+        tools = Tools(files, compiler.compile if self.lock.policy.bytecode != "none" else None)
         written = iter(self._write(missing, tools))
         for environment in environments:
             check_collisions(environment, self.host, self.events)
@@ -179,8 +185,8 @@ class Assembly:
         return {**files, **self._fetch_wheels(wheels, platform)} if wheels else files
 
     @contextmanager
-    def _compiler(self) -> Iterator[Compile]:
-        """A function that compiles with the base's Python; nothing is unpacked or started until it is called."""
+    def _compiler(self) -> Iterator[Compiler]:
+        """What compiles with the base's Python; nothing is unpacked or started until it is asked to."""
         from intermodal.rooms.build.bytecode import Compiler
 
         def rootfs() -> Path | tuple[Path, ...]:
@@ -199,7 +205,7 @@ class Assembly:
         with Compiler(
             rootfs, base.python, self.host, self.events, interpreter=base.executable, signed=not base.images
         ) as compiler:
-            yield compiler.compile
+            yield compiler
 
     def _require_compiler(self) -> None:
         """Return when the lock holds a base whose interpreter runs on this host."""

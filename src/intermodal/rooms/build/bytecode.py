@@ -160,15 +160,27 @@ class Compiler:
         listed = self._ordered(list(items))
         if not listed:
             return
+        self._require_rootfs()
+        # an edit of the application is a file or two: threads would cost more than they save
+        compiled = map(self._compile, listed) if len(listed) <= FEW else self._threads().map(self._compile, listed)
+        for (path, _), content in zip(listed, compiled, strict=True):
+            yield path, content
+
+    def begin(self) -> None:
+        """Start the process of this thread now, so that it is up when the first file comes.
+
+        Raises:
+            EngineError: the interpreter cannot be started.
+        """
+        self._require_rootfs()
+        self._mine()
+
+    def _require_rootfs(self) -> None:
         with self._lock:
             if not self._rootfs:
                 self._in_use.enter_context(folders_in_use(self._host.cache_dir))
                 found = self._unpack()
                 self._rootfs = found if isinstance(found, tuple) else (found,)
-        # an edit of the application is a file or two: threads would cost more than they save
-        compiled = map(self._compile, listed) if len(listed) <= FEW else self._threads().map(self._compile, listed)
-        for (path, _), content in zip(listed, compiled, strict=True):
-            yield path, content
 
     def _threads(self) -> ThreadPoolExecutor:
         """The threads, each of which will have a process of its own."""

@@ -145,7 +145,7 @@ def asked_differently(lock: Lock, card: ModelCard, project: Project) -> tuple[st
         ("python", lock.python, environment.python or card.python or lock.python),
     ]
     found += [f"{what} was {old or 'none'}, is {new or 'none'}" for what, old, new in pairs if old != new]
-    return tuple(found) or ("the lock was made for other settings",)
+    return tuple(found) or ("the lock was made for other settings, or for golden cases recorded elsewhere",)
 
 
 def outdated(lock: Lock) -> tuple[str, ...]:
