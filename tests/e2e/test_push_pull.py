@@ -17,6 +17,7 @@ from support.cutting_proxy import cutting
 from support.engines import need
 from support.machine import machine
 from support.people import docker_login, quick
+from support.readers import reader
 from support.registries import RealRegistry, docker_registry
 from support.small_image import documents, noise, small_image, two_platforms
 from support.tiny_image import tiny_image
@@ -242,3 +243,31 @@ def test_the_real_registry_behind_a_network_that_breaks(registry: RealRegistry, 
         pulled = pull(reference, store=theirs, host=other, manner=quick(time.sleep))
         assert validate(theirs, theirs.resolve(pulled.name)) == () and pulled.digest == image.digest
         assert proxy.cuts >= 3, "no connection lives long enough for the large layer"
+
+
+def test_crane_validates_what_we_push_and_writes_what_we_pull(registry: RealRegistry, tmp_path: Path) -> None:
+    crane = str(reader("crane"))
+    host, store = person(tmp_path, "one")
+    tiny_image(store, "tiny:1")
+    two_platforms(store, "both:1")
+    name = f"{registry.address}/with/crane"
+
+    def run(*words: str) -> str:
+        done = subprocess.run([crane, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for image in ("tiny", "both"):
+        pushed = pipeline.push(f"{image}:1", f"{name}:{image}", host=host)
+        assert run("validate", "--remote", f"{name}:{image}").startswith("PASS")
+        assert run("digest", f"{name}:{image}").strip() == str(pushed.digest)
+        run("copy", f"{name}:{image}", f"{registry.address}/by/crane:{image}")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "note").write_text("added")
+    subprocess.run(["tar", "-cf", tmp_path / "layer.tar", "-C", tmp_path, "app"], check=True)
+    run("append", "-b", f"{name}:tiny", "-f", str(tmp_path / "layer.tar"), "-t", f"{registry.address}/by/crane:more")
+    other, theirs = person(tmp_path, "two")
+    for image in ("tiny", "both", "more"):
+        pulled = pipeline.pull(f"{registry.address}/by/crane:{image}", host=other)
+        assert validate(theirs, theirs.resolve(pulled.name)) == ()
+    assert len(documents(theirs, theirs.resolve(f"{registry.address}/by/crane:more"))[0]["layers"]) == 3

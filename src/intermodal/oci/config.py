@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from intermodal.oci import descriptor
 from intermodal.oci.canonical import canonical_json
 from intermodal.oci.descriptor import LayerInfo
 from intermodal_server import contract
 
 EPOCH = "1970-01-01T00:00:00Z"
 _SECOND_NS = 1_000_000_000
-VARIANTS = {"arm64": "v8"}
+VARIANTS = descriptor.VARIANTS
 
 # Each names a folder that some library would otherwise look for below $HOME or its own package: the root is read-only.
 _CACHES = {

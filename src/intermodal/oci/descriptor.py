@@ -42,6 +42,10 @@ LAYER_COMPRESSION: Mapping[str, Compression] = {
 }
 
 
+# What configs of ours say of an architecture, too: crane refuses an index that says less than its configs.
+VARIANTS: Mapping[str, str] = {"arm64": "v8"}
+
+
 class Descriptor(Struct, frozen=True):
     """What some stored bytes are, how many, and their digest."""
 
@@ -60,7 +64,8 @@ class Descriptor(Struct, frozen=True):
         }
         if self.platform:
             system, _, architecture = self.platform.partition("/")
-            document["platform"] = {"architecture": architecture, "os": system}
+            variant = {"variant": VARIANTS[architecture]} if architecture in VARIANTS else {}
+            document["platform"] = {"architecture": architecture, "os": system, **variant}
         if self.annotations:
             document["annotations"] = dict(sorted(self.annotations.items()))
         return document
