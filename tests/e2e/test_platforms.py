@@ -95,7 +95,7 @@ def test_an_index_of_two_images_that_share_what_they_can(built: Built) -> None:
     assert built.image["platforms"] == list(PLATFORMS)
     index = built.store.document(built.store.resolve("matrix:1"))
     assert [item["platform"] for item in index["manifests"]] == [
-        {"architecture": "amd64", "os": "linux"}, {"architecture": "arm64", "os": "linux"},
+        {"architecture": "amd64", "os": "linux"}, {"architecture": "arm64", "os": "linux", "variant": "v8"},
     ]  # fmt: skip
     one, other = (layers(built, platform) for platform in PLATFORMS)
     titles = [layer["title"] for layer in built.image["layers"]]
