@@ -69,6 +69,7 @@ class Assembly:
         labels = content.labels(self.lock, self.card, self.project, digest)
         with self.store.session():
             with self._compiler() as compiler:
+                self._begin(compiler)
                 layers = [self._layers(platform, compiler) for platform in self.platforms]
             manifests = [
                 self._manifest(platform, found, labels) for platform, found in zip(self.platforms, layers, strict=True)
@@ -112,8 +113,6 @@ class Assembly:
         known = [self._recall(part) for part in parts]
         missing = [part for part, info in zip(parts, known, strict=True) if info is None]
         debs = needed_debs(self.lock, platform, store=self.store, host=self.host)
-        if len(missing) == 1 and missing[0].compiles and not debs:
-            compiler.begin()  # an edit of the application: nothing else takes as long as that start
         files = self._fetch(missing, platform) if missing or debs else {}
         base = self._base(platform, files, compiler.compile)
         tools = Tools(files, compiler.compile if self.lock.policy.bytecode != "none" else None)
@@ -151,7 +150,7 @@ class Assembly:
     ) -> list[Part]:
         wheels = locked_wheels(packages, self.lock, platform, self.events)
         if unknown := [wheel for wheel in wheels if not wheel.size_bytes]:
-            wheels = with_sizes(wheels, self._fetch_wheels(unknown, platform))
+            wheels = with_sizes(wheels, self._cached(unknown) or self._fetch_wheels(unknown, platform))
         scheme = Scheme(prefix, self.lock.python)
         return plan_environment(
             wheels, scheme, self.lock, kind=kind, buckets=buckets, host=self.host, events=self.events
@@ -161,6 +160,13 @@ class Assembly:
         if part.paths_file is not None and not part.paths_file.exists():
             return None
         return recall_layer(layer_key(part.identity), store=self.store, host=self.host)
+
+    def _cached(self, wheels: Sequence[LockedWheel]) -> dict[Digest, Path]:
+        """The files of `wheels` when the cache has them all, else none; nothing of the network is imported."""
+        from intermodal.fetch.cache import path_of, present
+
+        files = {wheel.digest: path_of(self.host, wheel.digest, wheel.filename) for wheel in wheels}
+        return files if all(present(path, 0) for path in files.values()) else {}
 
     def _fetch_wheels(self, wheels: Sequence[LockedWheel], platform: str) -> dict[Digest, Path]:
         from intermodal.fetch import fetch_all
@@ -219,6 +225,19 @@ class Assembly:
                     'or build on such a machine, or set bytecode = "none" under [environment]',
                 ),
             )
+
+    def _begin(self, compiler: Compiler) -> None:
+        """After an edit of the application, start the compiler first: nothing else takes as long."""
+        app = content.plan_app(self.lock, content.model_settings(self.lock, self.card, self.project))
+        platform = self.host.platform
+        if (
+            app.compiles
+            and not self.lock.base.images
+            and self._recall(app) is None
+            and platform in base_platforms(self.lock)
+            and not needed_debs(self.lock, platform, store=self.store, host=self.host)
+        ):
+            compiler.begin()
 
     def _compiling_base(self) -> LayerInfo:
         """The base of Debian packages whose interpreter runs on this host."""
