@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as replace_struct
 from support.debian_archive import BASE, DebianArchive, Package, inrelease, keyring, stamp, use
+from support.debs import lock_of
 from support.hosts import NOW_S, empty_host
 from support.loopback import Handler, Site, serving
 
@@ -18,6 +20,7 @@ from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.rooms.lock.debian.base import resolve_base
 from intermodal.rooms.lock.debian.suites import check_python, suite_of
+from intermodal.rooms.lock.lockfile import lock_digest, lock_text, parse_lock
 from intermodal.rooms.lock.rows import BaseLock
 
 
@@ -171,6 +174,39 @@ def test_versions_that_differ_between_platforms_are_an_error(host: Host, archive
     archive.suite("bookworm-security", architectures=("amd64", "arm64"), valid_days=7)
     with pytest.raises(RequirementError, match="different Python versions"):
         base(host, platforms=("linux/amd64", "linux/arm64"))
+
+
+def two_architectures(archive: DebianArchive, revision: str) -> None:
+    """An archive whose arm64 interpreter has another Debian revision."""
+    arm = [
+        replace(p, architecture="arm64", version=p.version.replace("3.11.2-6", revision), depends="")
+        for p in BASE
+        if p.architecture == "amd64"
+    ]
+    archive.suite("bookworm", [*BASE, *arm], architectures=("amd64", "arm64"))
+    archive.suite("bookworm-updates", architectures=("amd64", "arm64"))
+    archive.suite("bookworm-security", architectures=("amd64", "arm64"), valid_days=7)
+
+
+def test_a_base_that_only_compiles(host: Host, archive: DebianArchive) -> None:
+    two_architectures(archive, "3.11.2-6+b4")  # rebuilt without a change
+    found = resolve_base(
+        "deb:bookworm", ("linux/arm64",), ("mawk",), host=host, keyring=keyring(), compiler="linux/amd64"
+    )
+    layers = {(row.architecture, row.layer) for row in found.packages}
+    assert layers == {("arm64", "base"), ("arm64", "system"), ("amd64", "compiler"), ("all", "base")}
+    alone = base(host, "mawk", platforms=("linux/arm64",))
+    assert tuple(row for row in found.packages if row.layer != "compiler") == alone.packages
+    one, other = (replace_struct(lock_of(each.packages), platforms=("linux/arm64",)) for each in (found, alone))
+    assert lock_digest(one) == lock_digest(other), "what only compiles is no part of what is locked"
+    assert {row.layer for row in parse_lock(lock_text(one).encode()).base.packages} == {"base", "system", "compiler"}
+
+
+def test_an_interpreter_of_another_revision_may_not_compile(host: Host, archive: DebianArchive) -> None:
+    two_architectures(archive, "3.11.2-7")
+    with pytest.raises(RequirementError, match="different Python versions") as caught:
+        resolve_base("deb:bookworm", ("linux/arm64",), (), host=host, keyring=keyring(), compiler="linux/amd64")
+    assert "arm64 3.11.2-7" in caught.value.found[0]
 
 
 # --- hostile mirrors -------------------------------------------------------------------------------------------------

@@ -145,6 +145,9 @@ def test_links_whiteouts_and_hard_links_are_followed_as_in_a_container(place: Wo
         locked(place, registry)
     later |= {"usr/local/lib/python3.12": "-> /usr/lib/python3.12"}
     del later["usr/local/lib/.wh.python3.12"]
+    put_base(registry, "team/python:deleted", [layer(SMALL), layer({"usr/local/bin/.wh.python3.12": b""})])
+    with pytest.raises(RequirementError, match="no Python that can be used"):
+        locked(place, registry, "team/python:deleted")
     opaque = {"usr/local/lib/python3.12/.wh..wh..opq": b"", "usr/local/lib/python3.12/abc.py": b""}
     put_base(registry, "team/python:3.12", [layer(moved), layer(later)])
     assert locked(place, registry).base.images[0].library == "usr/lib/python3.12"

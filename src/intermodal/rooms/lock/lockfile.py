@@ -158,7 +158,7 @@ def _base(lock: Lock) -> list[str]:
         *([f"suite = {_quoted(base.suite)}"] if base.suite else []),
         f"python = {_quoted(base.python)}",
         f"python-version = {_quoted(base.python_version)}",
-        *([f"date = {_quoted(base.date)}"] if base.date else []),
+        *([f"date = {_quoted(base.date)}"] if base.suite else []),
         *_registry_base(base),
         *_strings("system", base.system),
     ]
