@@ -27,6 +27,7 @@ from intermodal.engine.rootfs import compose
 from intermodal.host import read
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
+from intermodal.oci.validate import validate_store
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("registry bases")]
 
@@ -111,7 +112,8 @@ def installed(version: str) -> Path:
 def shipped(world: World, version: str, reference: str) -> dict[str, Any]:
     """Built, checked and pushed; what the build said."""
     name = f"on-{version.replace('.', '')}"
-    project = world.project(name, reference)
+    project = world.project(name, reference, 'requirements = ["msgspec"]\n')
+    (project / "predictor.py").write_text(f"import msgspec.json\n{PREDICTOR}")  # a compiled package, in the venv
     built: dict[str, Any] = world.run("build", project)
     checked = world.run("check", f"{name}:1")
     assert checked["passed"] and checked["golden"]["cases"] == 1
@@ -119,6 +121,7 @@ def shipped(world: World, version: str, reference: str) -> dict[str, Any]:
     assert built["size_bytes"] > 3 * built["compressed_bytes"] / 2
     again = world.run("build", project)
     assert again["digest"] == built["digest"] and again["unchanged"]
+    assert validate_store(world.store).faults == ()
     base = [one["digest"] for one in built["layers"] if ", layer " in one["title"]]
     config = world.store.config(world.store.resolve(f"{name}:1"))["config"]
     assert config["Labels"]["org.opencontainers.image.base.name"] == reference

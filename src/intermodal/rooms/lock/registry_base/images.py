@@ -154,7 +154,10 @@ def moved(base: BaseLock, host: Host) -> str:
         return f"base {base.reference} is gone from its registry"
     if now.digest == base.digest:
         return ""
-    return f"base {base.reference} has moved: locked is {base.digest.short}, now it is {now.digest.short}"
+    return (
+        f"base {base.reference} has moved: locked is {base.digest.short}, now it is {now.digest.short}; "
+        f"intermodal lock PATH --upgrade {base.reference} takes that one"
+    )
 
 
 def _first(sources: Sequence[Repository], ask: Callable[[Repository], Answer]) -> Answer:
