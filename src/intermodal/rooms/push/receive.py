@@ -42,11 +42,11 @@ from intermodal.oci.partial import PartialBlob
 from intermodal.oci.reference import parse_name
 from intermodal.oci.verify import LayerFacts, verify_layer
 from intermodal.registry.client import Document, Registries, Repository
+from intermodal.registry.crowd import StoppableTask, each, stoppable
 from intermodal.registry.documents import Config, Index, Manifest, parse_config, parse_manifest
 from intermodal.registry.download import download
 from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference
-from intermodal.rooms.push.crowd import StoppableTask, each, stoppable
 from intermodal.rooms.push.neighbours import Neighbours
 from intermodal.rooms.push.report import PullReport
 

@@ -27,10 +27,10 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal.oci.manifest import parse_descriptor
 from intermodal.registry.client import Registries, Repository
+from intermodal.registry.crowd import StoppableTask, each, stoppable
 from intermodal.registry.patience import Manner
 from intermodal.registry.reference import RemoteReference, parse_remote
 from intermodal.registry.upload import upload
-from intermodal.rooms.push.crowd import StoppableTask, each, stoppable
 from intermodal.rooms.push.neighbours import Neighbours
 from intermodal.rooms.push.report import PushReport
 

@@ -13,10 +13,12 @@ Rules, in order:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal.errors import (
@@ -35,6 +37,7 @@ from intermodal.oci.layout import Store
 from intermodal.oci.partial import PartialBlob
 from intermodal.oci.verify import verify_layer
 from intermodal.registry.client import Document, Registries, Repository
+from intermodal.registry.crowd import StoppableTask, each, stoppable
 from intermodal.registry.documents import Index, Manifest, parse_config, parse_manifest
 from intermodal.registry.download import download
 from intermodal.registry.reference import RemoteReference, parse_remote
@@ -43,7 +46,6 @@ from intermodal.rooms.lock.registry_base.python import Found, find_python
 from intermodal.rooms.lock.registry_base.tree import Stored, Tree
 from intermodal.rooms.lock.rows import BaseImageRow, BaseLayerRow, BaseLock
 
-THREADS = 4
 Answer = TypeVar("Answer")
 
 
@@ -92,13 +94,13 @@ def resolve_image(
     place = remote(reference)
     store = Store(host.data_dir / "store").open_or_create()
     rows, pythons = [], {}
-    with store.session(), Registries(host) as registries:
-        sources = registries.sources(place)
+    with store.session(), _bases(place, host) as bases:
+        sources = bases.sources
         top = _first(sources, lambda source: source.manifest(place.target))
         for platform in (*platforms, *([compiler] if compiler else [])):
             manifest, config = _image(sources, top, place, platform, compiler=platform == compiler)
             layers = _layer_rows(manifest, config)
-            _fetch(layers, sources, store, events)
+            _fetch(layers, bases, store, events)
             variables = _variables(config)
             with events.task(f"look for Python in {place} for {platform}"):
                 tree = Tree([Stored(store.path(row.digest), row) for row in layers])
@@ -135,8 +137,8 @@ def fetch_layers(base: BaseLock, platform: str, *, store: Store, host: Host, eve
     """
     rows = base.image(platform).layers
     if not all(_held(row, store) for row in rows):
-        with Registries(host) as registries:
-            _fetch(rows, registries.sources(remote(base.reference)), store, events)
+        with _bases(remote(base.reference), host) as bases:
+            _fetch(rows, bases, store, events)
 
 
 def moved(base: BaseLock, host: Host) -> str:
@@ -220,41 +222,53 @@ def _variables(config: bytes) -> Mapping[str, str]:
     return {name: value for name, _, value in pairs if not name.startswith(("PYTHON", "LD_PRELOAD"))}
 
 
-def _fetch(rows: Sequence[BaseLayerRow], sources: Sequence[Repository], store: Store, events: Events) -> None:
+class _Bases(Struct, frozen=True):
+    """Where a base is fetched from, and how that ends."""
+
+    registries: Registries
+    sources: tuple[Repository, ...]
+    stop: threading.Event
+
+
+@contextmanager
+def _bases(place: RemoteReference, host: Host) -> Iterator[_Bases]:
+    stop = threading.Event()
+    with Registries(host, stoppable(None, stop)) as registries:
+        yield _Bases(registries, tuple(registries.sources(place)), stop)
+
+
+def _fetch(rows: Sequence[BaseLayerRow], bases: _Bases, store: Store, events: Events) -> None:
     """Let the store hold these layers, each read through before it gets its name."""
     missing = list({row.digest: row for row in rows if not _held(row, store)}.values())
     if not missing:
         return
-    from concurrent.futures import ThreadPoolExecutor
-
     total = sum(row.size_bytes for row in missing)
-    with events.task(f"pull the base from {sources[-1]}", total=total, unit="bytes") as task:
+    with events.task(f"pull the base from {bases.sources[-1]}", total=total, unit="bytes") as task:
+        stoppable_task = StoppableTask(task, bases.stop)
+        largest_first = sorted(missing, key=lambda row: -row.size_bytes)
+        each(lambda row: _fetch_one(row, bases, store, stoppable_task), largest_first, bases.stop, bases.registries)
 
-        def one(row: BaseLayerRow) -> None:
-            blob = Descriptor(row.media_type, row.digest, row.size_bytes)
-            with PartialBlob(store.root, blob) as part:
-                if part.present:
-                    return
-                task.advance(part.have)
-                download(sources, blob, part, task)
-                try:
-                    compression = LAYER_COMPRESSION[row.media_type]
-                    verify_layer(part.settled(), row.digest, row.diff_id, compression)
-                except (InputError, StoreError) as error:
-                    part.restart()
-                    raise ImageRefusedError(
-                        f"the base is refused: {error.message}",
-                        found=(f"layer {row.digest}", *error.found),
-                        next="ask whoever published it; nothing of that layer was kept",
-                    ) from error
-                except IntermodalError:
-                    part.restart()
-                    raise
-                part.commit()
 
-        with ThreadPoolExecutor(THREADS, "base") as pool:
-            for _ in pool.map(one, sorted(missing, key=lambda row: -row.size_bytes)):
-                pass
+def _fetch_one(row: BaseLayerRow, bases: _Bases, store: Store, task: StoppableTask) -> None:
+    blob = Descriptor(row.media_type, row.digest, row.size_bytes)
+    with PartialBlob(store.root, blob) as part:
+        if part.present:
+            return
+        task.advance(part.have)
+        download(bases.sources, blob, part, task)
+        try:
+            verify_layer(part.settled(), row.digest, row.diff_id, LAYER_COMPRESSION[row.media_type])
+        except (InputError, StoreError) as error:
+            part.restart()
+            raise ImageRefusedError(
+                f"the base is refused: {error.message}",
+                found=(f"layer {row.digest}", *error.found),
+                next="ask whoever published it; nothing of that layer was kept",
+            ) from error
+        except IntermodalError:
+            part.restart()
+            raise
+        part.commit()
 
 
 def _held(row: BaseLayerRow, store: Store) -> bool:
