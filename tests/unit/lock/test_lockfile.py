@@ -213,3 +213,23 @@ def test_a_name_that_cannot_be_written_is_refused_when_writing() -> None:
     row = FileRow("a\nb", 1, digest("x"), Path("a"))
     with pytest.raises(InputError, match="not a text that a lock can hold"):
         lock_text(replace(sample(), model=(row,)))
+
+
+def test_a_package_of_one_platform_has_its_marker() -> None:
+    from packaging.pylock import Pylock
+
+    lock = replace(sample(), platforms=("linux/amd64", "linux/arm64"))
+    rows = tuple(replace(row, platforms=("linux/arm64",)) for row in lock.packages[:1]) + lock.packages[1:]
+    one = replace(lock, packages=rows)
+    text = lock_text(one)
+    assert parse_lock(text.encode()).packages == rows
+    assert lock_digest(one) != lock_digest(lock)
+    first = Pylock.from_dict(tomllib.loads(text)).packages[0]
+    assert first.marker is not None
+    assert first.marker.evaluate({"platform_machine": "aarch64", "sys_platform": "linux"})
+    assert not first.marker.evaluate({"platform_machine": "x86_64", "sys_platform": "linux"})
+    for other in ("platform_machine == 'aarch64'", "python_version < '3'", " or "):
+        marker = "sys_platform == 'linux' and platform_machine == 'aarch64'"
+        assert f'marker = "{marker}"' in text
+        with pytest.raises(InputError, match="the marker of"):
+            parse_lock(text.replace(f'marker = "{marker}"', f'marker = "{other}"').encode())

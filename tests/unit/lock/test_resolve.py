@@ -19,6 +19,7 @@ from intermodal.errors import IndexUnreachableError, RequirementError
 from intermodal.fetch import Request, fetch_all
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
+from intermodal.rooms.lock.platforms import fits
 from intermodal.rooms.lock.resolve import Wanted, resolve
 from intermodal.rooms.lock.rows import PackageRow
 
@@ -310,7 +311,10 @@ def test_markers_are_those_of_the_target(tmp_path: Path) -> None:
     )
     assert set(versions(resolve(wanted(tmp_path, *lines), host=host))) == {"intel", "old"}
     found = resolve(wanted(tmp_path, *lines, platforms=BOTH), host=host)
-    assert set(versions(found)) == {"intel", "arm", "old"}
+    assert {row.name: row.platforms for row in found} == {"intel": BOTH[:1], "arm": BOTH[1:], "old": ()}
+    # all are wheels for any machine: the rows alone say who installs them
+    for platform, names in zip(BOTH, ({"intel", "old"}, {"arm", "old"}), strict=True):
+        assert {row.name for row in found if fits(row, platform, "3.11")} == names
 
 
 def test_versions_of_an_earlier_lock_are_kept(tmp_path: Path, index: Path) -> None:

@@ -76,7 +76,10 @@ def _registry_base(lock: Lock) -> dict[str, object]:
 
 
 def _packages(rows: Sequence[PackageRow]) -> Sequence[object]:
-    return sorted([row.name, row.version, sorted([w.filename, w.digest.hex] for w in row.wheels)] for row in rows)
+    return sorted(
+        [row.name, row.version, sorted([w.filename, w.digest.hex] for w in row.wheels), *map(str, row.platforms)]
+        for row in rows
+    )
 
 
 def _files(rows: Sequence[FileRow]) -> Sequence[object]:

@@ -24,6 +24,7 @@ from intermodal.errors import InputError
 from intermodal.host.files import write_atomically
 from intermodal.rooms.inspect.card import FileRow
 from intermodal.rooms.lock.canonical import environment_digest, lock_digest
+from intermodal.rooms.lock.platforms import MARKERS
 from intermodal.rooms.lock.reading import FORMAT, lock_of
 from intermodal.rooms.lock.rows import BaseLock, DebRow, Lock, PackageRow, WheelRow
 
@@ -31,7 +32,6 @@ MAX_BYTES = 32 << 20
 HEAD = """\
 # Made by `intermodal lock`: every byte that enters the image, by hash. Do not edit; change the project and lock again.
 """
-MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
 __all__ = ["environment_digest", "lock_digest", "lock_text", "parse_lock", "read_lock", "write_lock"]
 
@@ -98,7 +98,7 @@ def lock_text(lock: Lock) -> str:
     """The text of a lock; equal locks give equal text."""
     lines = [HEAD + 'lock-version = "1.0"']
     lines.append("environments = [")
-    lines += [f"    {_quoted(_marker(platform))}," for platform in lock.platforms]
+    lines += [f"    {_quoted(MARKERS[platform])}," for platform in lock.platforms]
     lines += ["]", f'requires-python = "=={lock.python}.*"', 'created-by = "intermodal"', ""]
     for package in lock.packages:
         lines += _package(package)
@@ -125,6 +125,8 @@ def lock_text(lock: Lock) -> str:
 
 def _package(package: PackageRow) -> list[str]:
     lines = ["[[packages]]", f"name = {_quoted(package.name)}", f"version = {_quoted(package.version)}"]
+    if package.platforms:
+        lines.append(f"marker = {_quoted(' or '.join(MARKERS[platform] for platform in package.platforms))}")
     if package.dependencies:
         names = ", ".join(f"{{ name = {_quoted(name)} }}" for name in package.dependencies)
         lines.append(f"dependencies = [{names}]")
@@ -220,10 +222,6 @@ def _server_row(package: PackageRow, wheel: WheelRow) -> str:
 def _file(row: FileRow) -> str:
     """The path comes last, because it may hold spaces."""
     return f"{row.digest.hex} {row.size_bytes} {'x' if row.executable else '-'} {row.path}"
-
-
-def _marker(platform: str) -> str:
-    return f"sys_platform == 'linux' and platform_machine == '{MACHINES[platform]}'"
 
 
 def _strings(key: str, values: Iterable[str]) -> Sequence[str]:

@@ -15,6 +15,9 @@ from intermodal.errors import RequirementError
 from intermodal.rooms.lock.rows import PackageRow, WheelRow
 
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+MARKERS = {
+    platform: f"sys_platform == 'linux' and platform_machine == '{machine}'" for platform, machine in MACHINES.items()
+}
 LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 OLDEST = {"x86_64": 5, "aarch64": 17}  # glibc 2.x, of the first manylinux for that machine
 NEWEST_GLIBC = (2, 41)  # of the newest base; used to choose among rows that already fit
@@ -110,6 +113,8 @@ def best_wheel(package: PackageRow, platform: str, python: str) -> WheelRow:
 
 def fits(package: PackageRow, platform: str, python: str) -> bool:
     """Whether a locked package has a wheel for a platform; one that has none is not installed there."""
+    if package.platforms and platform not in package.platforms:
+        return False
     try:
         best_wheel(package, platform, python)
     except RequirementError:

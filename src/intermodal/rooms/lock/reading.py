@@ -14,6 +14,7 @@ from intermodal.errors import InputError
 from intermodal.oci.descriptor import LAYER_COMPRESSION
 from intermodal.oci.digest import Digest
 from intermodal.rooms.inspect.card import FileRow
+from intermodal.rooms.lock.platforms import MARKERS
 from intermodal.rooms.lock.rows import (
     BaseImageRow,
     BaseLayerRow,
@@ -116,7 +117,11 @@ def _package(entry: Mapping[str, Any]) -> PackageRow:
     if not wheels:
         raise InputError(f"{name} has no wheel")
     dependencies = tuple(_match(_NAME, item["name"], "a dependency") for item in entry.get("dependencies", []))
-    return PackageRow(name, version, wheels, dependencies)
+    marker = entry.get("marker", "")
+    platforms = tuple(p for p, text in MARKERS.items() if marker and text in marker.split(" or "))
+    if marker and " or ".join(MARKERS[platform] for platform in platforms) != marker:
+        raise InputError(f"the marker of {name} cannot be {str(marker)[:80]!r}")
+    return PackageRow(name, version, wheels, dependencies, platforms)
 
 
 def _wheel(name: str, version: str, filename: str, size: object, sha256: str, url: str) -> WheelRow:

@@ -110,7 +110,8 @@ def _merged(name: str, found: Mapping[str, Resolution], wanted: Wanted) -> Packa
             )
         rows[wheel.filename] = wheel
     dependencies = {item for r in found.values() for item in r.dependencies.get(name, ())}
-    return PackageRow(name, next(iter(versions.values())), tuple(rows.values()), tuple(sorted(dependencies)))
+    platforms = tuple(versions) if len(versions) < len(found) else ()
+    return PackageRow(name, next(iter(versions.values())), tuple(rows.values()), tuple(sorted(dependencies)), platforms)
 
 
 def _offered(wheels: Sequence[WheelRow]) -> str:

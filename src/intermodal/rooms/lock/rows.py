@@ -32,6 +32,7 @@ class PackageRow(Struct, frozen=True):
     version: str
     wheels: tuple[WheelRow, ...]
     dependencies: tuple[str, ...] = ()  # names, for SBOM and messages
+    platforms: tuple[str, ...] = ()  # that install it, where not all of the lock's do
 
 
 class DebRow(Struct, frozen=True):
