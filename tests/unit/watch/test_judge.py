@@ -1,0 +1,193 @@
+"""The judge: what it sends back, what it holds, what it lets pass, and that it says why."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from intermodal.rooms.deploy.verdict import Outcome
+from intermodal.rooms.watch.counts import (
+    Arm,
+    Evidence,
+    Split,
+    Window,
+    binned,
+    chosen_classes,
+    in_order,
+    quantile_edges,
+    slow_edges,
+)
+from intermodal.rooms.watch.evidence import WORSE, Count, e_value, highest_rate, highest_ratio, rate_e_value, share
+from intermodal.rooms.watch.judge import Rules, judge, outcome_of
+
+CLASSES = ("cat", "dog", "(other)")
+RULES = Rules(classes=CLASSES)
+STABLE = Arm(requests=9000, errors=18, slow=450, classes=(5400, 3240, 360))
+CANARY = Arm(requests=1000, errors=2, slow=50, classes=(600, 360, 40))
+
+
+def seen(canary: Arm, stable: Arm = STABLE, **more: object) -> Evidence:
+    return Evidence().add(replace(Window(10.0, stable, canary), **more))
+
+
+def test_an_equal_canary_passes_and_says_what_it_could_have_missed() -> None:
+    verdict = judge(seen(CANARY), RULES, min_requests=500)
+    assert (verdict.outcome, verdict.hold) == (Outcome.PASS, False)
+    errors, slow, classes, limit = verdict.findings
+    assert (errors.canary_events, errors.canary_requests, errors.stable_events) == (2, 1000, 18)
+    assert errors.missed_ratio is not None and 2 <= errors.missed_ratio <= 10
+    assert slow.missed_ratio is not None and slow.missed_ratio < errors.missed_ratio, "more events tell more"
+    assert limit.missed_rate is not None and limit.missed_rate < 0.05
+    text = "\n".join(verdict.explain())
+    assert text.startswith("pass: nothing beyond its margin in 1000 requests")
+    assert "errors: canary 2 of 1000, stable 18 of 9000" in text
+    assert "could have missed up to" in text
+    assert classes.signal.startswith("class ")
+
+
+@pytest.mark.parametrize(
+    ("change", "signal"),
+    [({"errors": 25}, "errors"), ({"slow": 150}, "slow"), ({"errors": 120}, "errors")],
+)
+def test_worse_than_the_margin_fails(change: dict[str, int], signal: str) -> None:
+    verdict = judge(seen(replace(CANARY, **change)), RULES, min_requests=500)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.reason.startswith(f"{signal} beyond the margin: {signal}: canary {change[signal]} of 1000")
+
+
+def test_worse_within_the_margin_passes() -> None:
+    slower = replace(CANARY, errors=3, slow=74)
+    assert judge(seen(slower), RULES, min_requests=500).outcome is Outcome.PASS
+    strict = replace(RULES, slow_ratio=1.0)
+    tenfold = seen(replace(slower, requests=10000, slow=740), replace(STABLE, requests=90000, slow=4500))
+    assert judge(tenfold, strict, min_requests=500).outcome is Outcome.FAIL
+    assert judge(tenfold, RULES, min_requests=500).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("classes", [(200, 760, 40), (960, 0, 40), (500, 300, 200)])
+def test_a_class_shift_is_held_or_fails_as_the_project_says(classes: tuple[int, ...]) -> None:
+    shifted = seen(replace(CANARY, classes=classes))
+    verdict = judge(shifted, RULES, min_requests=500)
+    assert (verdict.outcome, verdict.hold) == (Outcome.INCONCLUSIVE, True)
+    assert "a person decides: class " in verdict.reason
+    assert judge(shifted, replace(RULES, class_shift_fails=True), min_requests=500).outcome is Outcome.FAIL
+
+
+def test_a_failure_is_not_hidden_by_a_shift() -> None:
+    both = seen(replace(CANARY, errors=60, classes=(200, 760, 40)))
+    assert judge(both, RULES, min_requests=500).outcome is Outcome.FAIL
+
+
+def test_no_data_is_not_health() -> None:
+    assert judge(Evidence(), RULES, min_requests=0).outcome is Outcome.INCONCLUSIVE
+    few = judge(
+        seen(Arm(requests=499, classes=(300, 180, 19)), Arm(requests=4500, classes=(2700, 1620, 180))),
+        RULES,
+        min_requests=500,
+    )
+    assert (few.outcome, few.reason) == (Outcome.INCONCLUSIVE, "499 requests of the canary, 500 are needed")
+    alone = judge(seen(Arm(requests=600), Arm()), Rules(), min_requests=500)
+    assert (alone.outcome, alone.reason) == (Outcome.INCONCLUSIVE, "no requests of stable to compare with")
+    assert judge(Evidence(), RULES, min_requests=1).findings[0].missed_rate is None
+    assert "could have missed anything" in judge(Evidence(), RULES, min_requests=1).findings[0].sentence()
+
+
+def test_a_new_step_needs_its_own_requests_and_keeps_the_evidence() -> None:
+    bad = seen(replace(CANARY, errors=25)).at_step(1)
+    assert judge(bad, RULES, min_requests=500).outcome is Outcome.FAIL
+    good = seen(CANARY).at_step(1)
+    verdict = judge(good, RULES, min_requests=500)
+    assert (verdict.outcome, verdict.step, verdict.canary_requests) == (Outcome.INCONCLUSIVE, 1, 0)
+    assert good.at_step(1) is good
+
+
+def test_windows_that_do_not_count_do_not() -> None:
+    bad = replace(CANARY, errors=900)
+    evidence = seen(bad, excluded="straddles a change of weight")
+    assert (evidence.rows, evidence.step_canary, evidence.left_out, evidence.circuit_open) == ((), 0, 1, False)
+
+
+def test_what_was_not_divided_by_the_weight_is_not_compared() -> None:
+    fewer = seen(Arm(requests=500, errors=1, slow=25, classes=(300, 180, 20)))
+    verdict = judge(fewer, RULES, min_requests=500)
+    assert (verdict.outcome, verdict.hold) == (Outcome.INCONCLUSIVE, False)
+    assert verdict.reason.startswith("the canary got fewer requests than its weight")
+    assert judge(seen(Arm(requests=500, errors=40)), RULES, min_requests=500).outcome is Outcome.FAIL
+    more = seen(Arm(requests=3000, errors=6, slow=150, classes=(1800, 1080, 120)))
+    assert judge(more, RULES, min_requests=500).reason.startswith("the canary got more requests than its weight")
+    assert judge(seen(Arm(requests=3000, errors=900)), RULES, min_requests=500).reason.startswith("error limit")
+
+
+def test_the_circuit_needs_no_statistics_but_spares_a_canary_whose_stable_fails_too() -> None:
+    healthy, failing = Arm(requests=180), Arm(requests=180, errors=100)
+    for errors, requests, stable, outcome in [
+        (10, 20, healthy, Outcome.FAIL),
+        (9, 20, healthy, None),
+        (19, 19, healthy, None),
+        (10, 20, failing, None),
+    ]:
+        evidence = seen(Arm(requests=requests, errors=errors), stable)
+        assert evidence.circuit_open is (outcome is Outcome.FAIL), (errors, requests)
+    slowly = Evidence()
+    for _ in range(20):
+        slowly = slowly.add(Window(10.0, Arm(requests=9), Arm(requests=1, errors=1)))
+    assert slowly.circuit_open
+    gone = judge(seen(CANARY, canary_healthy=False), RULES, min_requests=500)
+    assert (gone.outcome, gone.reason) == (Outcome.FAIL, "the canary has no healthy endpoint")
+
+
+def test_limits_hold_without_stable() -> None:
+    full = Window(100.0, Arm(), Arm(requests=2000, errors=180, over_limit=10))
+    evidence = Evidence().add(full)
+    assert judge(evidence, Rules(), min_requests=1).reason.startswith("error limit beyond")
+    assert judge(evidence, Rules(max_error_rate=None), min_requests=1).outcome is Outcome.PASS
+    slow = Evidence().add(replace(full, canary=Arm(requests=2000, over_limit=80)))
+    assert judge(slow, Rules(max_p99_s=1.0), min_requests=1).reason.startswith("over 1 s beyond")
+
+
+def test_replica_ratios_are_not_compared_and_pairs_are_even() -> None:
+    worse = replace(CANARY, errors=40)
+    assert judge(seen(worse, split=Split.REPLICAS), RULES, min_requests=500).outcome is Outcome.PASS
+    even = Evidence().add(Window(0.0, Arm(1000, errors=30), Arm(1000, errors=32), Split.PAIRS))
+    assert judge(even, RULES, min_requests=500).outcome is Outcome.PASS
+    uneven = Evidence().add(Window(0.0, Arm(1000, errors=2), Arm(1000, errors=32), Split.PAIRS))
+    assert judge(uneven, RULES, min_requests=500).outcome is Outcome.FAIL
+
+
+def test_an_e_value_by_hand_and_its_expectation() -> None:
+    null, other = share(0.1, 1.5), share(0.1, 3.0)
+    by_hand = (other / null) ** 3 * ((1 - other) / (1 - null)) ** 2
+    assert e_value([Count(0.1, 3, 5)], 1.5, (2.0,)) == pytest.approx(by_hand)
+    outcomes = [(e_value([Count(0.1, hit, 1)], 1.5, WORSE), null if hit else 1 - null) for hit in (0, 1)]
+    assert sum(value * chance for value, chance in outcomes) == pytest.approx(1.0)
+    two = e_value([Count(0.1, 3, 5), Count(0.5, 2, 4)], 1.5, (2.0,))
+    assert two == pytest.approx(by_hand * e_value([Count(0.5, 2, 4)], 1.5, (2.0,))), "weights multiply"
+    assert rate_e_value(0, 0, 0.05) == 1.0
+    assert e_value([Count(0.1, 10**6, 10**6)], 1.5, WORSE) > 1e100, "does not overflow"
+
+
+def test_bounds_close_in_with_more_requests() -> None:
+    bounds = [highest_ratio([Count(0.1, events, events * 10)]) for events in (0, 2, 10, 100, 10_000)]
+    assert bounds[0] is None
+    known = [bound for bound in bounds if bound is not None]
+    assert known == sorted(known, reverse=True) and known[-1] == 1.1
+    assert [highest_rate(0, n) for n in (1, 100, 1000, 100_000)] == [None, 0.05, 0.005, 0.0001]
+
+
+def test_words_of_observers() -> None:
+    assert chosen_classes({"a": 1, "b": 5, "c": 3}, most=2) == ("b", "c", "(other)")
+    assert in_order({"b": 5, "new": 2}, ("b", "c", "(other)")) == (5, 0, 2)
+    edges = quantile_edges([float(n) for n in range(100)], bins=4)
+    assert edges == (25.0, 50.0, 75.0)
+    assert binned([1.0, 25.0, 26.0, 99.0, float("nan")], edges) == (2, 1, 0, 1, 1)
+    assert quantile_edges([]) == () and quantile_edges([0.0] * 9) == (0.0,)
+    histogram = [(0.01, 500), (0.02, 940), (0.0205, 970), (0.03, 1000)]
+    assert slow_edges(histogram) == (0.02, 0.03)
+    assert slow_edges([(0.01, 0)]) is None and slow_edges([]) is None
+    assert slow_edges([(0.01, 10)]) == (0.01, pytest.approx(0.0105))
+
+
+def test_both_ways_of_asking_agree() -> None:
+    for canary in (CANARY, replace(CANARY, errors=60), replace(CANARY, classes=(200, 760, 40))):
+        verdict = judge(seen(canary), RULES, min_requests=500)
+        assert outcome_of(seen(canary), RULES, min_requests=500) == (verdict.outcome, verdict.hold)

@@ -1,0 +1,43 @@
+"""A few simulated rollouts of each kind; `python -m tests.simulate_rollouts` measures many."""
+
+from __future__ import annotations
+
+from random import Random
+from statistics import mean, pvariance
+
+import pytest
+from simulate_rollouts import BAD, GOOD, Case, Tally, binomial, rollout, tally
+
+CAUGHT = {
+    "errors 0.2 -> 2 %": ("rollback", 700),
+    "latency x1.5": ("rollback", 700),
+    "one class x2": ("hold", 2500),
+}
+
+
+def some(case: Case, runs: int) -> Tally:
+    return tally([rollout(case, seed) for seed in range(runs)])
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_good_candidates_stay(case: Case) -> None:
+    found = some(case, 12)
+    assert found.rolled_back + found.held == 0
+
+
+@pytest.mark.parametrize("case", [case for case in BAD if case.name in CAUGHT], ids=lambda case: case.name)
+def test_bad_candidates_are_caught(case: Case) -> None:
+    kind, within = CAUGHT[case.name]
+    found = some(case, 25)
+    assert (found.rolled_back if kind == "rollback" else found.held) >= 24
+    assert found.median_requests is not None and found.median_requests <= within
+
+
+@pytest.mark.parametrize(("n", "p"), [(1000, 0.002), (1000, 0.05), (5000, 0.3), (400, 0.8)])
+def test_the_draws_are_binomial(n: int, p: float) -> None:
+    rng = Random(7)
+    draws = [binomial(rng, n, p) for _ in range(4000)]
+    variance = n * p * (1 - p)
+    assert mean(draws) == pytest.approx(n * p, abs=5 * (variance / 4000) ** 0.5)
+    assert pvariance(draws) == pytest.approx(variance, rel=0.15)
+    assert min(draws) >= 0 and max(draws) <= n
