@@ -34,6 +34,7 @@ VERDICTS = st.builds(
     reason=st.just("x"),
     hold=st.booleans(),
 )
+PASSED = Verdict(Outcome.PASS, -1, "as asked")
 # mostly good weather, so that histories reach the end of a rollout
 MOSTLY = st.sampled_from([True, True, True, False])
 FACTS = st.builds(
@@ -42,10 +43,10 @@ FACTS = st.builds(
     stable_ready=MOSTLY,
     candidate_running=MOSTLY,
     stable_running=MOSTLY,
-    live_weight_percent=st.none() | st.integers(0, 100) | st.just(-1),  # -1: as wanted
+    live_weight_percent=st.sampled_from([-1, -1, -1, None, 0, 10, 100]) | st.integers(0, 100),  # -1: as wanted
     live_mirror=st.booleans(),
     golden_passed=st.sampled_from([None, True, True, True, False]),
-    verdict=st.none() | VERDICTS | st.just(Verdict(Outcome.PASS, -1, "as asked")),  # -1: about the running step
+    verdict=st.sampled_from([None, PASSED, PASSED]) | VERDICTS,  # -1: about the running step
     command=st.sampled_from([None, None, None, None, *Command]),
 )
 HISTORIES = st.lists(st.tuples(FACTS, st.sampled_from([-100.0, 0.0, 1.0, 30.0, 1000.0])), max_size=25)
@@ -72,37 +73,68 @@ def moments(plan: Plan, stable: int | None, history: list[tuple[Facts, float]]) 
 
 
 @given(PLANS, st.sampled_from([None, 1]), HISTORIES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rules_hold_in_every_history(plan: Plan, stable: int | None, history: list[tuple[Facts, float]]) -> None:
     for before, facts, after, actions, now in moments(plan, stable, history):
-        raised = after.weight_percent > before.weight_percent or (
-            after.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
-        )
-        passed = (
-            facts.verdict is not None
-            and facts.verdict.outcome is Outcome.PASS
-            and facts.verdict.step == before.step
-            and not facts.verdict.hold
-            and facts.live_weight_percent == before.weight_percent
-        )
-        person = facts.command is Command.PROMOTE and before.phase in (Phase.PAUSED, Phase.HELD)
-        first = before.phase is Phase.CHECKING and facts.golden_passed is True
-        failed = facts.golden_passed is False or (facts.verdict is not None and facts.verdict.outcome is Outcome.FAIL)
-        if raised:
-            assert passed or person or first, "promoted on something else than a pass"
-            assert facts.candidate_ready, "promoted what is not ready"
-            assert stable is None or facts.stable_ready, "promoted with nothing healthy behind"
-            assert not failed, "promoted a failure"
-            assert stable is None or after.step - before.step in (0, 1), "a step was left out"
-        if failed and not before.over and stable is not None:
-            assert after.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
-            assert after.weight_percent == 0
-        going_back = facts.command is Command.ROLLBACK or (facts.command is Command.ABORT and not before.over)
-        if stable is not None and going_back:
-            assert after.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK), "rollback was not reachable"
-        for action in actions:
-            check_action(action, facts, after)
-        assert advance(after, Facts(), now)[0].weight_percent <= after.weight_percent, "no data raised a weight"
+        check(before, facts, after, actions, now)
+
+
+@given(PLANS, st.sampled_from([None, 1]), st.sampled_from(Phase), st.integers(0, 3), st.sampled_from(Hold), FACTS)
+@settings(max_examples=600, deadline=None)
+def test_rules_hold_from_every_state(
+    plan: Plan, stable: int | None, phase: Phase, step: int, held: Hold, wild: Facts
+) -> None:
+    """Histories seldom get far; this begins anywhere."""
+    before = anywhere(plan, stable, phase, step, held)
+    facts = settled(wild, before)
+    for now in (0.0, 1000.0):
+        check(before, facts, *advance(before, facts, now), now)
+
+
+def anywhere(plan: Plan, stable: int | None, phase: Phase, step: int, held: Hold) -> Rollout:
+    last = len(plan.steps)
+    if phase in (Phase.BAKING, Phase.PROMOTED) or stable is None:
+        step = last
+    step = min(step, last)
+    if phase in (Phase.JUDGING, Phase.PAUSED) and step == last:
+        phase = Phase.BAKING
+    early = phase in (Phase.STARTING, Phase.CHECKING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+    weight = 0 if early else FULL if step == last else plan.steps[step].weight_percent
+    if phase is Phase.HELD and held is Hold.NOTHING_BEHIND and stable is not None:
+        held = Hold.SHIFT
+    return Rollout(2, stable, plan, phase, 0 if early else step, weight, held=held if phase is Phase.HELD else None)
+
+
+def check(before: Rollout, facts: Facts, after: Rollout, actions: tuple[Action, ...], now: float) -> None:
+    stable = before.stable
+    raised = after.weight_percent > before.weight_percent or (
+        after.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
+    )
+    passed = (
+        facts.verdict is not None
+        and facts.verdict.outcome is Outcome.PASS
+        and facts.verdict.step == before.step
+        and not facts.verdict.hold
+        and facts.live_weight_percent == before.weight_percent
+    )
+    person = facts.command is Command.PROMOTE and before.phase in (Phase.PAUSED, Phase.HELD)
+    first = before.phase is Phase.CHECKING and facts.golden_passed is True
+    failed = facts.golden_passed is False or (facts.verdict is not None and facts.verdict.outcome is Outcome.FAIL)
+    if raised:
+        assert passed or person or first, "promoted on something else than a pass"
+        assert facts.candidate_ready, "promoted what is not ready"
+        assert stable is None or facts.stable_ready, "promoted with nothing healthy behind"
+        assert not failed, "promoted a failure"
+        assert stable is None or after.step - before.step in (0, 1), "a step was left out"
+    if failed and not before.over and stable is not None:
+        assert after.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+        assert after.weight_percent == 0
+    going_back = facts.command is Command.ROLLBACK or (facts.command is Command.ABORT and not before.over)
+    if stable is not None and going_back:
+        assert after.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK), "rollback was not reachable"
+    for action in actions:
+        check_action(action, facts, after)
+    assert advance(after, Facts(), now)[0].weight_percent <= after.weight_percent, "no data raised a weight"
 
 
 def check_action(action: Action, facts: Facts, state: Rollout) -> None:
