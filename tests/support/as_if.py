@@ -105,13 +105,9 @@ def main() -> None:
     if spec["cores"] is not None:
         os.sched_getaffinity = lambda _: set(range(spec["cores"]))  # type: ignore[assignment,misc]
     sys.argv = ["intermodal", *sys.argv[2:]]
-    code: object = 0
-    try:
-        from intermodal.__main__ import main as intermodal
+    from intermodal.cli.app import main as intermodal
 
-        intermodal()
-    except SystemExit as stopped:
-        code = stopped.code
+    code = intermodal(sys.argv[1:])
     told = {
         "listings": listings,
         "python": sys.version.split()[0],
@@ -120,7 +116,7 @@ def main() -> None:
     }
     with open(spec["record"], "w") as file:
         json.dump(told, file)
-    sys.exit(code)  # type: ignore[arg-type]
+    sys.exit(code)
 
 
 if __name__ == "__main__":
