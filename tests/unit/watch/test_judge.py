@@ -52,7 +52,7 @@ def test_an_equal_canary_passes_and_says_what_it_could_have_missed() -> None:
 def test_worse_than_the_margin_fails(change: dict[str, int], signal: str) -> None:
     verdict = judge(seen(replace(CANARY, **change)), RULES, min_requests=500)
     assert verdict.outcome is Outcome.FAIL
-    assert verdict.reason.startswith(f"{signal} beyond the margin: {signal}: canary {change[signal]} of 1000")
+    assert verdict.reason.startswith(f"beyond the margin, {signal}: canary {change[signal]} of 1000")
 
 
 def test_worse_within_the_margin_passes() -> None:
@@ -115,7 +115,9 @@ def test_what_was_not_divided_by_the_weight_is_not_compared() -> None:
     assert judge(seen(Arm(requests=500, errors=40)), RULES, min_requests=500).outcome is Outcome.FAIL
     more = seen(Arm(requests=3000, errors=6, slow=150, classes=(1800, 1080, 120)))
     assert judge(more, RULES, min_requests=500).reason.startswith("the canary got more requests than its weight")
-    assert judge(seen(Arm(requests=3000, errors=900)), RULES, min_requests=500).reason.startswith("error limit")
+    assert judge(seen(Arm(requests=3000, errors=900)), RULES, min_requests=500).reason.startswith(
+        "beyond the margin, error limit"
+    )
 
 
 def test_the_circuit_needs_no_statistics_but_spares_a_canary_whose_stable_fails_too() -> None:
@@ -139,10 +141,10 @@ def test_the_circuit_needs_no_statistics_but_spares_a_canary_whose_stable_fails_
 def test_limits_hold_without_stable() -> None:
     full = Window(100.0, Arm(), Arm(requests=2000, errors=180, over_limit=10))
     evidence = Evidence().add(full)
-    assert judge(evidence, Rules(), min_requests=1).reason.startswith("error limit beyond")
+    assert judge(evidence, Rules(), min_requests=1).reason.startswith("beyond the margin, error limit:")
     assert judge(evidence, Rules(max_error_rate=None), min_requests=1).outcome is Outcome.PASS
     slow = Evidence().add(replace(full, canary=Arm(requests=2000, over_limit=80)))
-    assert judge(slow, Rules(max_p99_s=1.0), min_requests=1).reason.startswith("over 1 s beyond")
+    assert judge(slow, Rules(max_p99_s=1.0), min_requests=1).reason.startswith("beyond the margin, over 1 s:")
 
 
 def test_replica_ratios_are_not_compared_and_pairs_are_even() -> None:

@@ -43,7 +43,7 @@ class Finding(Struct, frozen=True):
         text = f"{self.signal}: canary {self.canary_events} of {self.canary_requests}"
         if self.stable_requests:
             text += f", stable {self.stable_events} of {self.stable_requests}"
-        text += f"; evidence {self.evidence:.3g} of {self.needed:.3g} needed"
+        text += f"; evidence {self.evidence:.3g} of {self.needed:.4g} needed"
         if self.alarmed:
             return text
         limits = [f"{self.missed_ratio:g} times stable's odds"] if self.missed_ratio is not None else []

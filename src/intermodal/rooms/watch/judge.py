@@ -91,7 +91,7 @@ def _decide(
     alarms = [finding for finding in findings if finding.alarmed and _believed(finding, more, fewer)]
     for finding in alarms:
         if not finding.signal.startswith("class ") or rules.class_shift_fails:
-            return Outcome.FAIL, f"{finding.signal} beyond the margin: {finding.sentence()}", False
+            return Outcome.FAIL, f"beyond the margin, {finding.sentence()}", False
     if alarms:
         return Outcome.INCONCLUSIVE, f"predictions shifted, a person decides: {alarms[0].sentence()}", True
     if evidence.step_stable == 0 and evidence.comparing:
