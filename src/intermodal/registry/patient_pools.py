@@ -60,15 +60,20 @@ class Live:
     def __init__(self) -> None:
         self._all: WeakSet[Any] = WeakSet()
         self._guard = threading.Lock()
+        self._over = False
 
-    def note(self, connection: object) -> None:
-        """Remember a connection."""
+    def note(self, connection: Any) -> None:
+        """Remember a connection; once all have been ended, a new one (of a retry, say) ends at once."""
         with self._guard:
             self._all.add(connection)
+            over = self._over
+        if over:
+            shut(connection.sock)
 
     def shut(self) -> None:
         """End everything that is going on over all of them."""
         with self._guard:
+            self._over = True
             open_now = [connection.sock for connection in self._all]
         for each in open_now:
             shut(each)
