@@ -10,26 +10,12 @@ from pathlib import Path
 
 import pytest
 from support.envs import CACHE
+from support.onnx_file import field
 
 from intermodal.errors import ArtifactError
 from intermodal.rooms.inspect import ModelCard
 
 Inspect = Callable[..., ModelCard]
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, value: int | str | bytes) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def tensor_info(name: str, element: int, *dims: int | str) -> bytes:
