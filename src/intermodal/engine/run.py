@@ -22,8 +22,8 @@ _OVERLAP = 4096
 _ASK_S = 1.0  # between two questions to an engine for what its container wrote
 
 
-class _Stop(Exception):
-    """Somebody asked us to end."""
+class _Stop(BaseException):
+    """Somebody asked us to end; like `KeyboardInterrupt` it passes whatever turns errors into notes."""
 
 
 def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -> int:

@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 from support.tiny_image import tiny_image
 
-from intermodal.engine import get_engine
+from intermodal.engine import get_engine, hardening
 from intermodal.engine.container import LocalContainer
 from intermodal.engine.interface import RunRequest
 from intermodal.engine.run import serve, unseen
@@ -103,6 +103,22 @@ def test_second_signal_ends_a_server_that_takes_its_time(ground: tuple[SandboxEn
     engine, image = ground
     with handlers_restored():
         assert serve(image, engine=With(engine, STUBBORN="1"), port=0, events=Listener(signal.SIGINT, twice=True)) == 0
+
+
+def test_a_signal_while_the_walls_are_tried_ends_it(
+    ground: tuple[SandboxEngine, Digest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial turns errors of its probe into notes; being asked to end is none of them."""
+    real = hardening.probe_script
+
+    def interrupted(architecture: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(architecture)
+
+    monkeypatch.setattr(hardening, "probe_script", interrupted)
+    engine, image = ground
+    with handlers_restored():
+        assert serve(image, engine=With(engine, GREETING="moin"), port=0, events=Events()) == 0
 
 
 def test_server_that_ends_by_itself_is_quoted(ground: tuple[SandboxEngine, Digest]) -> None:
