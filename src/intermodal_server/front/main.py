@@ -84,18 +84,19 @@ class Front:
     async def serve(self, listeners: list[socket.socket]) -> None:
         """Run the HTTP server until a drain is complete."""
         from intermodal_server.front.app import App
-        from intermodal_server.front.dispatch import Dispatcher
+        from intermodal_server.front.execute.workers import Dispatcher
         from intermodal_server.front.health import Health
         from intermodal_server.front.http import make_server
+        from intermodal_server.front.service import Service
 
         self._health = Health()
         self._dispatcher = Dispatcher(
             timeout_s=self._settings.serve.timeout_s, replace=self._ask_to_replace, log=self._log
         )
-        self._app = App(
+        self._service = Service(
             self._settings, self._dispatcher, self._health, slow_body_s=self._options.slow_body_s, log=self._log
         )
-        self._server = make_server(self._app, slow_header_s=self._options.slow_body_s)
+        self._server = make_server(App(self._service, self._log), slow_header_s=self._options.slow_body_s)
         self._end.setblocking(False)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
@@ -135,9 +136,7 @@ class Front:
         from intermodal_server.front.start import become_ready
 
         golden = self._options.path(contract.GOLDEN_PATH)
-        reason = await become_ready(
-            self._app, self._dispatcher, self._health, self._settings, golden, self._workers, self._log
-        )
+        reason = await become_ready(self._service, golden, self._workers, self._log)
         if reason is None:
             control.send(self._end, "ready")
         else:
@@ -167,7 +166,7 @@ class Front:
             self._spawn(self._drain())
 
     async def _add_worker(self, number: int, pid: int, descriptor: int) -> None:
-        from intermodal_server.front.link import WorkerLink
+        from intermodal_server.front.execute.link import WorkerLink
 
         self._dispatcher.add(await WorkerLink.open(number, pid, descriptor))
 

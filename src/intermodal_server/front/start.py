@@ -1,6 +1,6 @@
 """From loading to ready: wait for every worker, replay the golden cases through the path that clients use, decide.
 
-Takes the application and the file of golden cases, hands on a changed `Health`; returns the reason when the model must
+Takes the service and the file of golden cases, hands on a changed `Health`; returns the reason when the model must
 not serve.
 
 Rules, in order: `off` compares nothing; without cases a server is ready, and its log says that nothing was compared;
@@ -13,11 +13,10 @@ import json
 import os
 from typing import Any
 
-from intermodal_server.contract import ModelSettings
-from intermodal_server.front.app import App
-from intermodal_server.front.dispatch import Dispatcher
-from intermodal_server.front.health import Health
+from intermodal_server.front.dialects.v2 import infer
+from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Refusal
+from intermodal_server.front.service import Service
 from intermodal_server.golden import Difference, compare, describe
 from intermodal_server.log import Log
 
@@ -53,41 +52,37 @@ def read_cases(path: str) -> list[dict[str, Any]]:
         raise GoldenError(f"the golden cases cannot be read: {error}") from error
 
 
-async def replay_case(app: App, case: dict[str, Any], settings: ModelSettings) -> list[Difference]:
+async def replay_case(service: Service, case: dict[str, Any]) -> list[Difference]:
     """Where the model's answer to one case is not the recorded one."""
     name, request = str(case.get("name", "")), dict(case["request"])
     request.pop("id", None)
     try:
-        _, body = await app.infer(json.dumps(request, allow_nan=False).encode())
+        _, body = await infer(service, Exchange.own("golden"), json.dumps(request, allow_nan=False).encode())
         actual = json.loads(body)
     except Refusal as refusal:
         actual = {"error": refusal.message}
-    rtol, atol = case.get("rtol"), case.get("atol")
+    tolerance, rtol, atol = service.settings.tolerance, case.get("rtol"), case.get("atol")
     return compare(
         name,
         case["response"],
         actual,
-        rtol=settings.tolerance.rtol if rtol is None else rtol,
-        atol=settings.tolerance.atol if atol is None else atol,
+        rtol=tolerance.rtol if rtol is None else rtol,
+        atol=tolerance.atol if atol is None else atol,
     )
 
 
-async def become_ready(
-    app: App, dispatcher: Dispatcher, health: Health, settings: ModelSettings, golden_path: str, workers: int, log: Log
-) -> str | None:
+async def become_ready(service: Service, golden_path: str, workers: int, log: Log) -> str | None:
     """None when the server is ready now, else why it must not be.
 
     Args:
-        app: whose `infer` is asked.
-        dispatcher: waited on for its workers.
-        health: told about every step.
-        settings: name the start check and the tolerances.
+        service: who is asked, and whose health is told about every step.
         golden_path: where `golden.json` lies; it may be absent.
-        workers: how many must have loaded the model.
+        workers: how many copies of the model must have loaded.
         log: gets the differences.
     """
-    await dispatcher.wait_for_workers(workers)
-    mode = settings.serve.start_check
+    health = service.health
+    await service.executor.wait_for_workers(workers)
+    mode = service.settings.serve.start_check
     if mode == "off":
         health.phase, health.detail = "ready", ""
         return None
@@ -101,7 +96,7 @@ async def become_ready(
     failed: list[str] = []
     for number, case in enumerate(cases, 1):
         health.phase, health.detail = "checking", f"golden case {number} of {len(cases)}"
-        found = await replay_case(app, case, settings)
+        found = await replay_case(service, case)
         if found:
             failed.append(str(case.get("name", number)))
             differences.extend(found)

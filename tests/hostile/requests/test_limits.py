@@ -244,9 +244,11 @@ def test_errors_hold_no_path_traceback_or_version(server: Served) -> None:
 
 def test_log_lines_cannot_be_forged(server: Served) -> None:
     forged = 'x\r\n{"level": "error", "part": "supervisor", "message": "forged"}\x1b[31m\u2028'
+    quoting = 'x", "level": "error", "message": "forged'
     server.request("POST", INFER, infer_body([444], id=forged))
+    server.request("POST", INFER, infer_body([444]), {"x-request-id": quoting})
     assert not [line for line in server.log() if line["message"] == "forged"]
-    assert [line for line in server.log() if line.get("request") == forged]
+    assert [line for line in server.log() if line.get("request") == quoting]
 
 
 def test_full_queue_is_429_with_retry_after(tmp_path: Path) -> None:

@@ -71,11 +71,18 @@ def test_queued_request_waits_for_the_replacement_of_a_hung_worker(tmp_path: Pat
 def test_exception_of_the_model_is_told_without_its_text(tmp_path: Path) -> None:
     with serve(echo_root(tmp_path)) as server:
         worker = server.children("worker")
-        reply = server.request("POST", "/v2/models/echo/infer", infer_body([444], id="a\r\nb"))
+        reply = server.request("POST", "/v2/models/echo/infer", infer_body([444]), {"x-request-id": "a-b"})
         assert (reply.status, reply.json) == (500, {"error": "the model failed on this request"})
         (line,) = [line for line in server.log() if line["message"] == "the model failed on a request"]
-        assert line["request"] == "a\r\nb" and "secret text" in line["traceback"]
+        assert line["request"] == reply.headers["x-request-id"] == "a-b" and "secret text" in line["traceback"]
         assert server.children("worker") == worker
+
+
+def test_request_id_that_could_forge_a_log_line_is_replaced(tmp_path: Path) -> None:
+    with serve(echo_root(tmp_path)) as server:
+        for given in ("x" * 129, "caf\u00e9", 'a"\tb'):
+            reply = server.request("POST", "/v2/models/echo/infer", infer_body([1]), {"x-request-id": given})
+            assert reply.status == 200 and reply.headers["x-request-id"] not in ("", given)
 
 
 def test_hung_front_is_killed_and_replaced_without_reloading_the_model(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
 
+from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.execute.link import WorkerError, WorkerGone, WorkerLink
 from intermodal_server.front.limits import Refusal
-from intermodal_server.front.link import WorkerError, WorkerGone, WorkerLink
 from intermodal_server.log import Log
 from intermodal_server.tensors import Tensor
 
@@ -51,6 +52,11 @@ class Dispatcher:
         self._queued_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+
+    @property
+    def mode(self) -> str:
+        """How this executor runs the model."""
+        return "workers"
 
     @property
     def workers(self) -> int:
@@ -86,7 +92,7 @@ class Dispatcher:
             self._changed.clear()
             await self._changed.wait()
 
-    async def infer(self, request_id: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+    async def infer(self, exchange: Exchange, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The model's outputs for `inputs`.
 
         Raises:
@@ -96,7 +102,7 @@ class Dispatcher:
         if len(self._queue) >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES:
             raise Refusal(429, "too many requests are waiting", headers=RETRY)
         loop = asyncio.get_running_loop()
-        job = Job(request_id, inputs, size, loop.create_future())
+        job = Job(exchange.request_id, inputs, size, loop.create_future())
         self._queue.append(job)
         self._queued_bytes += size
         expiry = loop.call_later(self._timeout_s, self._expire, job)

@@ -1,0 +1,101 @@
+"""Open Inference Protocol V2 over HTTP: probes, metadata, the repository index, and inference.
+
+Spec: Open Inference Protocol, "HTTP/REST"; Triton, "Model Repository Extension" (the index only: nothing here loads
+or unloads).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from intermodal_server import __version__
+from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.service import Answer, Routes, Service, json_answer
+from intermodal_server.front.v2 import Headers, format_response, parse_request, select_outputs
+
+
+class V2:
+    """The handlers over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings = service.settings
+
+    def routes(self) -> Routes:
+        """Every path of the protocol for this model."""
+        found: Routes = {
+            "/v2": {"GET": self._server},
+            "/v2/health/live": {"GET": self._live},
+            "/v2/health/ready": {"GET": self._ready},
+            "/v2/repository/index": {"POST": self._index},
+        }
+        name, version = self._settings.name, self._settings.version
+        for base in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
+            found[base] = {"GET": self._model}
+            found[f"{base}/ready"] = {"GET": self._model_ready}
+            found[f"{base}/infer"] = {"POST": self._infer}
+        return found
+
+    async def _live(self, _: Exchange) -> Answer:
+        return json_answer(200, {"live": True})
+
+    async def _ready(self, _: Exchange) -> Answer:
+        body = self._service.health_body()
+        return json_answer(200 if body["ready"] else 503, body)
+
+    async def _model_ready(self, _: Exchange) -> Answer:
+        body = {"name": self._settings.name, **self._service.health_body()}
+        return json_answer(200 if body["ready"] else 503, body)
+
+    async def _server(self, _: Exchange) -> Answer:
+        extensions = ["binary_tensor_data", "model_repository"]
+        return json_answer(200, {"name": "intermodal", "version": __version__, "extensions": extensions})
+
+    async def _model(self, _: Exchange) -> Answer:
+        return json_answer(200, self.metadata())
+
+    def metadata(self) -> dict[str, Any]:
+        """Name, versions, inputs and outputs of the model."""
+        return {
+            "name": self._settings.name,
+            "versions": [self._settings.version],
+            "platform": self._settings.backend,
+            "inputs": [spec.as_json() for spec in self._settings.signature.inputs],
+            "outputs": [spec.as_json() for spec in self._service.outputs],
+        }
+
+    async def _index(self, _: Exchange) -> Answer:
+        reason = str(self._service.health_body().get("reason", ""))
+        entry = {
+            "name": self._settings.name,
+            "version": self._settings.version,
+            "state": "UNAVAILABLE" if reason else "READY",
+            "reason": reason,
+        }
+        return json_answer(200, [entry])
+
+    async def _infer(self, exchange: Exchange) -> Answer:
+        exchange.protocol = "v2"
+        body = await self._service.body(exchange)
+        headers, answer = await infer(
+            self._service, exchange, body, exchange.headers.get(b"inference-header-content-length")
+        )
+        return 200, headers, answer
+
+
+async def infer(
+    service: Service, exchange: Exchange, body: bytes, header_length: str | None = None
+) -> tuple[Headers, bytes]:
+    """Headers and body of the answer to one V2 body.
+
+    Raises:
+        Refusal: with the status and text that the client gets.
+    """
+    request = parse_request(body, header_length)
+    outputs = await service.run(exchange, request.inputs)
+    return format_response(service.settings, request.id, select_outputs(request, outputs))
+
+
+def routes(service: Service) -> Routes:
+    """Every path of V2."""
+    return V2(service).routes()

@@ -1,0 +1,89 @@
+"""One request on its way through the front: its head, who it is for, and what was learnt while it was answered.
+
+Takes what the HTTP or gRPC server hands over; every guard, dialect, execution mode and observer reads and notes here.
+
+Rules, in order: a client's `x-request-id` is kept when it is short and printable, else a fresh id is made; traffic is
+`override`, `mirror`, `golden` or `live`, by headers that a gateway sets; only `live` and `mirror` are evidence of how
+the model does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Mapping
+
+from intermodal_server.front.limits import Receive, header_map
+
+MAX_REQUEST_ID_CHARS = 128
+_PREFIX = os.urandom(6).hex()
+_count = itertools.count(1)
+
+
+class Exchange:
+    """One request; the fields after `receive` are filled in on the way."""
+
+    __slots__ = (
+        "batch_rows",
+        "compute_s",
+        "headers",
+        "method",
+        "path",
+        "protocol",
+        "queue_s",
+        "receive",
+        "request_id",
+        "rows",
+        "started_s",
+        "traffic",
+    )
+
+    def __init__(
+        self, method: str, path: str, headers: Mapping[bytes, str], receive: Receive, protocol: str = "http"
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.receive = receive
+        self.protocol = protocol  # the dialect that answered: v2, predict, grpc, …
+        self.started_s = time.monotonic()
+        self.request_id = request_id(headers.get(b"x-request-id"))
+        self.traffic = traffic_class(headers)
+        self.rows = 0
+        self.batch_rows = 0  # of the batch that it went with
+        self.queue_s = 0.0
+        self.compute_s = 0.0
+
+    @classmethod
+    def of_scope(cls, scope: Mapping[str, object], receive: Receive) -> Exchange:
+        """The exchange of an ASGI request."""
+        return cls(str(scope["method"]), str(scope["path"]), header_map(scope["headers"]), receive)  # type: ignore[arg-type]
+
+    @classmethod
+    def own(cls, traffic: str) -> Exchange:
+        """A request of the server to itself, such as a golden case."""
+        exchange = cls("POST", "", {}, _nothing)
+        exchange.traffic = traffic
+        return exchange
+
+
+async def _nothing() -> dict[str, object]:
+    return {"type": "http.disconnect"}
+
+
+def request_id(given: str | None) -> str:
+    """The client's id when it may stand in logs and headers, else one that is unique in this container."""
+    if given and len(given) <= MAX_REQUEST_ID_CHARS and given.isascii() and given.isprintable():
+        return given
+    return f"{_PREFIX}-{next(_count):x}"
+
+
+def traffic_class(headers: Mapping[bytes, str]) -> str:
+    """live, mirror, override or golden."""
+    if b"x-intermodal-golden" in headers:
+        return "golden"
+    if b"x-intermodal-revision" in headers:
+        return "override"
+    host = headers.get(b"host", "")
+    return "mirror" if host.partition(":")[0].endswith("-shadow") else "live"

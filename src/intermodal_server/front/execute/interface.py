@@ -1,0 +1,43 @@
+"""What every execution mode offers to the front.
+
+Takes inputs that fit the model's signature, hands on its outputs or a `Refusal` worded for the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from intermodal_server.front.exchange import Exchange
+from intermodal_server.tensors import Tensor
+
+
+class Executor(Protocol):
+    """One execution mode at work."""
+
+    @property
+    def mode(self) -> str:
+        """inline, thread or workers."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many copies of the model can be asked now; 0 means not ready."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not reached the model yet."""
+        ...
+
+    async def infer(self, exchange: Exchange, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The model's outputs for `inputs`; notes rows and times in `exchange`.
+
+        Raises:
+            Refusal: 400, 429, 500, 503 or 504.
+        """
+        ...
+
+    async def wait_for_workers(self, count: int) -> None:
+        """Return once `count` copies of the model can be asked."""
+        ...

@@ -1,0 +1,89 @@
+"""What every dialect is given: the model's settings, its health, and the one way to ask it.
+
+Takes the body of a request through the limits, hands its tensors to the executor, hands on outputs. V2, `/predict`,
+gRPC and golden replay all come through `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Callable
+
+import orjson
+
+from intermodal_server.contract import ModelSettings, TensorSpec
+from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.execute.interface import Executor
+from intermodal_server.front.health import Health
+from intermodal_server.front.limits import Refusal, check_content_type, read_body
+from intermodal_server.front.signature import match
+from intermodal_server.front.v2 import Headers
+from intermodal_server.log import Log
+from intermodal_server.tensors import Tensor
+
+Answer = tuple[int, Headers, bytes]
+Handler = Callable[[Exchange], Awaitable[Answer]]
+Routes = dict[str, dict[str, Handler]]  # path -> method -> handler
+JSON: Headers = [(b"content-type", b"application/json")]
+RETRY = ((b"retry-after", b"1"),)
+
+
+def json_answer(status: int, document: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    """An answer whose body is `document`."""
+    return status, [*JSON, *headers], orjson.dumps(document)
+
+
+class Service:
+    """The model as the dialects see it; one for the life of the front."""
+
+    def __init__(
+        self, settings: ModelSettings, executor: Executor, health: Health, *, slow_body_s: float, log: Log
+    ) -> None:
+        self.settings = settings
+        self.executor = executor
+        self.health = health
+        self.log = log
+        self._slow_body_s = slow_body_s
+        self.outputs: tuple[TensorSpec, ...] = settings.signature.outputs  # or, once known, those of the first answer
+
+    def health_body(self) -> dict[str, Any]:
+        """The answer of a readiness probe."""
+        self.health.workers = self.executor.workers
+        return self.health.body()
+
+    async def body(self, exchange: Exchange) -> bytes:
+        """The request's body, decoded, when the model may be asked at all.
+
+        Raises:
+            Refusal: 400, 408, 413, 415, or 503 while the model is not ready.
+            Disconnected: the client went away.
+        """
+        check_content_type(exchange.headers)
+        self.check_serving()
+        limit = self.settings.serve.max_request_bytes
+        return await read_body(exchange.receive, exchange.headers, limit=limit, slow_body_s=self._slow_body_s)
+
+    def check_serving(self) -> None:
+        """Refuse what comes before the model is ready.
+
+        Raises:
+            Refusal: 503.
+        """
+        if not self.health.serving:
+            raise Refusal(503, f"not ready: {self.health.reason}", headers=RETRY, close=True)
+
+    async def run(self, exchange: Exchange, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The model's outputs for a request's tensors.
+
+        Raises:
+            Refusal: with the status and text that the client gets.
+        """
+        outputs = await self.executor.infer(exchange, match(tensors, self.settings))
+        if not self.outputs:
+            self.outputs = tuple(_spec(output) for output in outputs)
+        return outputs
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    shape = tuple(-1 if axis == 0 else length for axis, length in enumerate(tensor.shape))
+    return TensorSpec(tensor.name, tensor.datatype, shape)
