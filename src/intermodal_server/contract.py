@@ -28,7 +28,9 @@ ENV_HOST = "INTERMODAL_HOST"  # address to listen on; default 0.0.0.0
 ENV_PORT = "INTERMODAL_PORT"  # TCP port; "0" listens on no TCP port (only with a socket)
 ENV_SOCKET = "INTERMODAL_SOCKET"  # path of a Unix socket to listen on, besides or instead of TCP
 ENV_START_CHECK = "INTERMODAL_START_CHECK"  # fail | warn | off
+ENV_MODE = "INTERMODAL_MODE"  # auto | inline | thread | workers
 ENV_WORKERS = "INTERMODAL_WORKERS"
+ENV_MAX_BATCH_ROWS = "INTERMODAL_MAX_BATCH_ROWS"  # 1 turns batching off
 ENV_TIMEOUT_S = "INTERMODAL_TIMEOUT_S"
 ENV_DRAIN_S = "INTERMODAL_DRAIN_S"
 ENV_MAX_REQUEST_BYTES = "INTERMODAL_MAX_REQUEST_BYTES"
@@ -59,6 +61,7 @@ DATATYPES: Mapping[str, int] = {
 INTEGER_DATATYPES = frozenset(name for name in DATATYPES if "INT" in name)
 FLOAT_DATATYPES = frozenset(("FP16", "FP32", "FP64"))
 
+MODES = ("auto", "inline", "thread", "workers")
 SETTINGS_FORMAT = 1
 
 
@@ -146,6 +149,7 @@ class ModelFile:
 class ServeSettings:
     """How the server runs; the `[serve]` table of the project file."""
 
+    mode: str = "auto"  # auto | inline | thread | workers
     workers: int = 1
     max_batch_rows: int = 64
     timeout_s: float = 30.0
@@ -183,6 +187,7 @@ class ModelSettings:
     serve: ServeSettings = field(default_factory=ServeSettings)
     tolerance: Tolerance = field(default_factory=Tolerance)
     python: str = ""  # "3.11", of the image
+    collision: tuple[str, ...] = ()  # distributions that model and front need in different versions: workers only
 
     def to_json(self) -> bytes:
         """The file's bytes: sorted keys, no spaces, so that equal settings are equal bytes."""
@@ -204,6 +209,7 @@ class ModelSettings:
                 raise ContractError("model.json has another format number than this server")
             document["signature"] = Signature.from_json(document["signature"])
             document["trust"] = tuple(document["trust"])
+            document["collision"] = tuple(document.get("collision", ()))
             document["files"] = tuple(ModelFile(**f) for f in document["files"])
             document["serve"] = ServeSettings(**document["serve"])
             document["tolerance"] = Tolerance(**document["tolerance"])

@@ -36,7 +36,9 @@ class Options:
     linger_s: float = 2.0
     slow_body_s: float = 10.0
     start_check: str | None = None
+    mode: str | None = None
     workers: int | None = None
+    max_batch_rows: int | None = None
     timeout_s: float | None = None
     drain_s: float | None = None
     max_request_bytes: int | None = None
@@ -54,7 +56,7 @@ class Options:
         """
         with open(self.path(contract.SETTINGS_PATH), "rb") as file:
             settings = contract.ModelSettings.from_json(file.read())
-        names = ("start_check", "workers", "timeout_s", "drain_s", "max_request_bytes")
+        names = ("start_check", "mode", "workers", "max_batch_rows", "timeout_s", "drain_s", "max_request_bytes")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return replace(settings, serve=replace(settings.serve, **given))
 
@@ -96,6 +98,9 @@ def read_options(environment: Mapping[str, str]) -> Options:
     start_check = environment.get(contract.ENV_START_CHECK) or None
     if start_check not in (None, "fail", "warn", "off"):
         raise OptionError(f"{contract.ENV_START_CHECK} is {start_check!r}; fail, warn or off is expected")
+    mode = environment.get(contract.ENV_MODE) or None
+    if mode is not None and mode not in contract.MODES:
+        raise OptionError(f"{contract.ENV_MODE} is {mode!r}; auto, inline, thread or workers is expected")
     port = _number(environment, contract.ENV_PORT, int, 0, contract.HTTP_PORT)
     if port > 65535:
         raise OptionError(f"{contract.ENV_PORT} is {port}; at most 65535 is expected")
@@ -114,7 +119,9 @@ def read_options(environment: Mapping[str, str]) -> Options:
         linger_s=_number(environment, contract.ENV_LINGER_S, float, 0.0, Options.linger_s),
         slow_body_s=_number(environment, contract.ENV_SLOW_BODY_S, float, 0.1, Options.slow_body_s),
         start_check=start_check,
+        mode=mode,
         workers=_number(environment, contract.ENV_WORKERS, int, 1),
+        max_batch_rows=_number(environment, contract.ENV_MAX_BATCH_ROWS, int, 1),
         timeout_s=_number(environment, contract.ENV_TIMEOUT_S, float, 0.001),
         drain_s=_number(environment, contract.ENV_DRAIN_S, float, 0.0),
         max_request_bytes=_number(environment, contract.ENV_MAX_REQUEST_BYTES, int, 1),
