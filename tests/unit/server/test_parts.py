@@ -27,9 +27,7 @@ from intermodal_server.worker.verify import VerifyError, verify_files
 def test_options_have_defaults_and_override_the_settings(tmp_path: Path) -> None:
     assert read_options({}).port == 8080
     root = echo_root(tmp_path, serve=ServeSettings(timeout_s=9.0, workers=3))
-    options = read_options(
-        {"INTERMODAL_ROOT": f"{root}/", "INTERMODAL_TIMEOUT_S": "2.5", "INTERMODAL_MODE": "thread"}
-    )
+    options = read_options({"INTERMODAL_ROOT": f"{root}/", "INTERMODAL_TIMEOUT_S": "2.5", "INTERMODAL_MODE": "thread"})
     serve = options.settings().serve
     assert (serve.timeout_s, serve.workers, serve.mode) == (2.5, 3, "thread")
     assert options.path("/model") == f"{root}/model"
@@ -38,7 +36,8 @@ def test_options_have_defaults_and_override_the_settings(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "http"), ("PORT", "70000"), ("PORT", "-1"), ("WORKERS", "0"), ("DRAIN_S", "nan"), ("TIMEOUT_S", "0"),
-     ("TIMEOUT_S", "inf"), ("START_CHECK", "maybe"), ("MODE", "fast"), ("PYTHON", "python3"), ("PYTHON", "[]"), ("PYTHON", "[1]")],
+     ("TIMEOUT_S", "inf"), ("START_CHECK", "maybe"), ("MODE", "fast"), ("PYTHON", "python3"), ("PYTHON", "[]"),
+     ("PYTHON", "[1]")],
 )  # fmt: skip
 def test_wrong_option_names_variable_and_value(name: str, value: str) -> None:
     with pytest.raises(OptionError, match=f"INTERMODAL_{name}"):
