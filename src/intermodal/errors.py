@@ -23,6 +23,7 @@
     │   │   └── RegistryUnreachableError  it did not answer, or is busy (retriable)
     │   ├── StoreError                disk full, permissions, damaged store
     │   ├── PortTakenError            somebody else listens there
+    │   ├── RolloutBusyError          another process is rolling out that model
     │   └── EngineError               no engine, or it refused
     └── Interrupted              130  Ctrl-C
 
@@ -180,6 +181,10 @@ class StoreError(HostError):
 
 class PortTakenError(HostError):
     """Somebody else listens on that port."""
+
+
+class RolloutBusyError(HostError):
+    """Another process is rolling out that model on that target."""
 
 
 class EngineError(HostError):

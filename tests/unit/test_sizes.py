@@ -19,11 +19,14 @@ SOCKET_ROOMS = (
     "intermodal/engine/",
     "intermodal/registry/",
     "intermodal/rooms/check/probe.py",
+    "intermodal/rooms/deploy/envoy/",
+    "intermodal/rooms/deploy/targets/",
+    "intermodal/rooms/watch/",
     "intermodal_server/",
 )
 SOCKET_MODULES = {"socket", "http", "urllib3", "ssl", "asyncio", "socketserver", "selectors"}
 # Clock and environment: host reads them, engines and the server's start-up need them.
-CLOCK_ROOMS = ("intermodal/host/", "intermodal/engine/", "intermodal_server/")
+CLOCK_ROOMS = ("intermodal/host/", "intermodal/engine/", "intermodal/rooms/deploy/clock.py", "intermodal_server/")
 
 
 def _name(path: Path) -> str:
