@@ -22,6 +22,7 @@ SETTINGS_PATH = "/etc/intermodal/model.json"
 GOLDEN_PATH = "/etc/intermodal/golden.json"
 USER_ID = 65532
 HTTP_PORT = 8080
+METRICS_PORT = 9090
 
 # --- environment variables that the server reads once, at start -----------------------------------------------------
 ENV_HOST = "INTERMODAL_HOST"  # address to listen on; default 0.0.0.0
@@ -41,6 +42,12 @@ ENV_FRONT_SITE = "INTERMODAL_FRONT_SITE"  # site-packages with the front's packa
 ENV_HANG_S = "INTERMODAL_HANG_S"  # a front silent for so long is replaced; default 10
 ENV_LINGER_S = "INTERMODAL_LINGER_S"  # how long a failed start still answers on the probe before it exits; default 2
 ENV_SLOW_BODY_S = "INTERMODAL_SLOW_BODY_S"  # grace for headers and for bodies slower than 16 KiB/s; default 10
+ENV_METRICS_PORT = "INTERMODAL_METRICS_PORT"  # default 9090, or "0" (none) where ENV_PORT is "0"
+ENV_METRICS_SOCKET = "INTERMODAL_METRICS_SOCKET"  # path of a Unix socket for metrics, besides or instead of the port
+ENV_TRITON_METRICS = "INTERMODAL_TRITON_METRICS"  # "1": the nv_inference_… names too
+ENV_RING = "INTERMODAL_RING"  # so many of the last predictions are kept for /predictions; default 0
+ENV_RING_INPUTS = "INTERMODAL_RING_INPUTS"  # "1": with their inputs
+ENV_ACCESS_LOG = "INTERMODAL_ACCESS_LOG"  # off | errors | all; default errors
 
 # --- labels of the image config -------------------------------------------------------------------------------------
 LABEL_PREFIX = "dev.intermodal."

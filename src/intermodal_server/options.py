@@ -22,6 +22,18 @@ class OptionError(ValueError):
 
 
 @dataclass(frozen=True)
+class ObserveOptions:
+    """What is measured, kept and told beside the answers; see docs/reference/metrics.md."""
+
+    port: int = 0  # 0: none
+    socket: str = ""
+    triton: bool = False
+    ring: int = 0  # predictions
+    ring_inputs: bool = False
+    access_log: str = "errors"  # off | errors | all
+
+
+@dataclass(frozen=True)
 class Options:
     """The settings of one start; None leaves the value of `model.json`."""
 
@@ -42,6 +54,7 @@ class Options:
     timeout_s: float | None = None
     drain_s: float | None = None
     max_request_bytes: int | None = None
+    observe: ObserveOptions = ObserveOptions()
 
     def path(self, path: str) -> str:
         """Where a path of the contract really lies."""
@@ -89,6 +102,34 @@ def _interpreter(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name, "")
+    if text not in ("", "0", "1"):
+        raise OptionError(f"{name} is {text!r}; 0 or 1 is expected")
+    return text == "1"
+
+
+def _observe(environment: Mapping[str, str], http_port: int) -> ObserveOptions:
+    """Metrics have a port by default only where the server has one: else two servers of one host would meet on it."""
+    default = contract.METRICS_PORT if http_port not in (0, contract.METRICS_PORT) else 0
+    access_log = environment.get(contract.ENV_ACCESS_LOG) or ObserveOptions.access_log
+    if access_log not in ("off", "errors", "all"):
+        raise OptionError(f"{contract.ENV_ACCESS_LOG} is {access_log!r}; off, errors or all is expected")
+    port = _number(environment, contract.ENV_METRICS_PORT, int, 0, default)
+    if port > 65535:
+        raise OptionError(f"{contract.ENV_METRICS_PORT} is {port}; at most 65535 is expected")
+    if port and port == http_port:
+        raise OptionError(f"{contract.ENV_METRICS_PORT} and {contract.ENV_PORT} are both {port}; two ports are needed")
+    return ObserveOptions(
+        port=port,
+        socket=environment.get(contract.ENV_METRICS_SOCKET, ""),
+        triton=_flag(environment, contract.ENV_TRITON_METRICS),
+        ring=_number(environment, contract.ENV_RING, int, 0, 0),
+        ring_inputs=_flag(environment, contract.ENV_RING_INPUTS),
+        access_log=access_log,
+    )
+
+
 def read_options(environment: Mapping[str, str]) -> Options:
     """The options that `environment` holds.
 
@@ -125,6 +166,7 @@ def read_options(environment: Mapping[str, str]) -> Options:
         timeout_s=_number(environment, contract.ENV_TIMEOUT_S, float, 0.001),
         drain_s=_number(environment, contract.ENV_DRAIN_S, float, 0.0),
         max_request_bytes=_number(environment, contract.ENV_MAX_REQUEST_BYTES, int, 1),
+        observe=_observe(environment, port),
     )
 
 
