@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("build", "registry")
+NAMES = ("build", "registry", "serving")
 
 
 def main(arguments: list[str]) -> int:
