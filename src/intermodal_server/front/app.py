@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Callable
 
-from intermodal_server.front.dialects import predict, v2
+from intermodal_server.front.dialects import invocations, predict, v1, v2, vertex
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Disconnected, Receive, Refusal
 from intermodal_server.front.service import Answer, Handler, Routes, Service, json_answer
@@ -25,7 +25,7 @@ Guard = Callable[[Exchange], None]  # raises Refusal
 Observer = Callable[[Exchange, int], None]  # told the status; must not raise
 
 CLIENT_GONE = 499
-DIALECTS = (v2, predict)
+DIALECTS = (v2, predict, v1, invocations)
 
 
 class App:
@@ -37,10 +37,11 @@ class App:
         self.service = service
         self._log = log
         self._guards = tuple(guards)
-        self._observers = tuple(observers)
+        self._observers = (service.statistics.observe, *observers)
         self._routes: Routes = {}
         for dialect in DIALECTS:
             self._routes.update(dialect.routes(service))
+        self._routes.update(vertex.routes(service, self._routes))
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -85,7 +86,7 @@ class App:
             raise Refusal(404, self._missing(path))
         found = methods.get("GET" if method == "HEAD" else method)
         if found is None:
-            allowed = ", ".join(sorted(methods))
+            allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
             raise Refusal(405, f"this path takes {allowed}", headers=((b"allow", allowed.encode()),))
         return found
 
@@ -93,10 +94,10 @@ class App:
         """Why there is nothing at `path`, in words that do not repeat it."""
         parts = path.split("/")
         settings = self.service.settings
-        if parts[1:3] == ["v2", "models"] and len(parts) > 3:
-            if parts[3] != settings.name:
+        if parts[1:3] in (["v2", "models"], ["v1", "models"]) and len(parts) > 3:
+            if parts[3].partition(":")[0] != settings.name:
                 return "there is no model of this name"
-            if parts[4:5] == ["versions"] and len(parts) > 5 and parts[5] != settings.version:
+            if parts[4:5] == ["versions"] and len(parts) > 5 and parts[5].partition(":")[0] != settings.version:
                 return "there is no such version of this model"
         return "there is nothing at this path"
 

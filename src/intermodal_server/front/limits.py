@@ -55,13 +55,18 @@ def header_map(headers: list[tuple[bytes, bytes]]) -> Mapping[bytes, str]:
     return found
 
 
+def media_type(headers: Mapping[bytes, str]) -> str:
+    """The content type without its parameters, "" when the client did not say."""
+    return headers.get(b"content-type", "").partition(";")[0].strip().lower()
+
+
 def check_content_type(headers: Mapping[bytes, str]) -> None:
     """Refuse what only a deserializer could read; JSON and V2 binary come under many names, so those pass.
 
     Raises:
         Refusal: 415.
     """
-    kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(headers)
     if kind not in CONTENT_TYPES and not kind.endswith("+json"):
         raise Refusal(415, "this content type is not accepted; send JSON or V2 binary tensors")
 

@@ -27,7 +27,12 @@ def _shape(values: Any) -> list[int]:
     return shape
 
 
-def _tensor(spec: TensorSpec, values: Any) -> Tensor:
+def tensor_of(spec: TensorSpec, values: Any) -> Tensor:
+    """An input from nested values; its shape is read off them.
+
+    Raises:
+        TensorError: the values are not rectangular, or not of the input's datatype.
+    """
     if not isinstance(values, list):
         values = [values]
     shape = _shape(values)
@@ -51,7 +56,12 @@ def _guess(values: Sequence[Any], datatype: str) -> str:
     return datatype
 
 
-def _from_instances(instances: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+def columns_of(instances: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Rows as one column an input.
+
+    Raises:
+        Refusal: 400, the rows do not all hold every input.
+    """
     if not isinstance(instances, list) or not instances:
         raise Refusal(400, "instances must be a list of rows")
     names = [spec.name for spec in specs]
@@ -77,14 +87,14 @@ def parse_predict(body: bytes, settings: ModelSettings) -> list[Tensor]:
     specs = settings.signature.inputs
     if not isinstance(document, dict) or ("inputs" in document) == ("instances" in document):
         raise Refusal(400, 'the body must be {"inputs": {name: values}} or {"instances": [row, …]}')
-    values = document["inputs"] if "inputs" in document else _from_instances(document["instances"], specs)
+    values = document["inputs"] if "inputs" in document else columns_of(document["instances"], specs)
     if not isinstance(values, dict):
         raise Refusal(400, "inputs must be an object of name and values")
     unknown = sorted(set(values) - {spec.name for spec in specs})
     if unknown:
         raise Refusal(400, f"the model has no input {unknown[0][:64]!r}")
     try:
-        return [_tensor(spec, values[spec.name]) for spec in specs if spec.name in values]
+        return [tensor_of(spec, values[spec.name]) for spec in specs if spec.name in values]
     except TensorError as error:
         raise Refusal(400, str(error)[:300]) from None
 

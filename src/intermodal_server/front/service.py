@@ -7,6 +7,7 @@ gRPC and golden replay all come through `run`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable
 
 import orjson
@@ -15,8 +16,9 @@ from intermodal_server.contract import ModelSettings, TensorSpec
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.interface import Executor
 from intermodal_server.front.health import Health
-from intermodal_server.front.limits import Refusal, check_content_type, read_body
+from intermodal_server.front.limits import Refusal, check_content_type, media_type, read_body
 from intermodal_server.front.signature import match
+from intermodal_server.front.statistics import Statistics
 from intermodal_server.front.v2 import Headers
 from intermodal_server.log import Log
 from intermodal_server.tensors import Tensor
@@ -33,16 +35,36 @@ def json_answer(status: int, document: Any, headers: Sequence[tuple[bytes, bytes
     return status, [*JSON, *headers], orjson.dumps(document)
 
 
+@dataclass(frozen=True)
+class VertexRoutes:
+    """The paths that Vertex AI asks for; "" when it does not."""
+
+    health: str = ""
+    predict: str = ""
+
+
+NO_VERTEX = VertexRoutes()
+
+
 class Service:
     """The model as the dialects see it; one for the life of the front."""
 
     def __init__(
-        self, settings: ModelSettings, executor: Executor, health: Health, *, slow_body_s: float, log: Log
+        self,
+        settings: ModelSettings,
+        executor: Executor,
+        health: Health,
+        *,
+        slow_body_s: float,
+        log: Log,
+        vertex: VertexRoutes = NO_VERTEX,
     ) -> None:
         self.settings = settings
         self.executor = executor
         self.health = health
         self.log = log
+        self.vertex = vertex
+        self.statistics = Statistics()
         self._slow_body_s = slow_body_s
         self.outputs: tuple[TensorSpec, ...] = settings.signature.outputs  # or, once known, those of the first answer
 
@@ -51,14 +73,19 @@ class Service:
         self.health.workers = self.executor.workers
         return self.health.body()
 
-    async def body(self, exchange: Exchange) -> bytes:
+    async def body(self, exchange: Exchange, also: str = "") -> bytes:
         """The request's body, decoded, when the model may be asked at all.
+
+        Args:
+            exchange: the request.
+            also: a content type that this path takes beside those that all take.
 
         Raises:
             Refusal: 400, 408, 413, 415, or 503 while the model is not ready.
             Disconnected: the client went away.
         """
-        check_content_type(exchange.headers)
+        if not also or media_type(exchange.headers) != also:
+            check_content_type(exchange.headers)
         self.check_serving()
         limit = self.settings.serve.max_request_bytes
         return await read_body(exchange.receive, exchange.headers, limit=limit, slow_body_s=self._slow_body_s)

@@ -1,7 +1,7 @@
-"""Open Inference Protocol V2 over HTTP: probes, metadata, the repository index, and inference.
+"""Open Inference Protocol V2 over HTTP: probes, metadata, configuration, statistics, the repository index, inference.
 
-Spec: Open Inference Protocol, "HTTP/REST"; Triton, "Model Repository Extension" (the index only: nothing here loads
-or unloads).
+Spec: Open Inference Protocol, "HTTP/REST"; Triton, "Model Configuration Extension", "Statistics Extension",
+"Model Repository Extension" (the index only: nothing here loads or unloads).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from intermodal_server import __version__
+from intermodal_server.front.dialects.config import model_config
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.service import Answer, Routes, Service, json_answer
 from intermodal_server.front.v2 import Headers, format_response, parse_request, select_outputs
@@ -27,12 +28,15 @@ class V2:
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": self._ready},
+            "/v2/models/stats": {"GET": self._stats},
             "/v2/repository/index": {"POST": self._index},
         }
         name, version = self._settings.name, self._settings.version
         for base in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
             found[base] = {"GET": self._model}
             found[f"{base}/ready"] = {"GET": self._model_ready}
+            found[f"{base}/config"] = {"GET": self._config}
+            found[f"{base}/stats"] = {"GET": self._stats}
             found[f"{base}/infer"] = {"POST": self._infer}
         return found
 
@@ -48,7 +52,7 @@ class V2:
         return json_answer(200 if body["ready"] else 503, body)
 
     async def _server(self, _: Exchange) -> Answer:
-        extensions = ["binary_tensor_data", "model_repository"]
+        extensions = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
         return json_answer(200, {"name": "intermodal", "version": __version__, "extensions": extensions})
 
     async def _model(self, _: Exchange) -> Answer:
@@ -63,6 +67,12 @@ class V2:
             "inputs": [spec.as_json() for spec in self._settings.signature.inputs],
             "outputs": [spec.as_json() for spec in self._service.outputs],
         }
+
+    async def _config(self, _: Exchange) -> Answer:
+        return json_answer(200, model_config(self._settings, self._service.outputs))
+
+    async def _stats(self, _: Exchange) -> Answer:
+        return json_answer(200, self._service.statistics.as_json(self._settings.name, self._settings.version))
 
     async def _index(self, _: Exchange) -> Answer:
         reason = str(self._service.health_body().get("reason", ""))
