@@ -12,9 +12,10 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from intermodal_server.front.limits import Receive, header_map
+from intermodal_server.tensors import Tensor
 
 MAX_REQUEST_ID_CHARS = 128
 _PREFIX = os.urandom(6).hex()
@@ -27,8 +28,11 @@ class Exchange:
     __slots__ = (
         "batch_rows",
         "compute_s",
+        "entered_s",
         "headers",
+        "inputs",
         "method",
+        "outputs",
         "path",
         "protocol",
         "queue_s",
@@ -54,6 +58,9 @@ class Exchange:
         self.batch_rows = 0  # of the batch that it went with
         self.queue_s = 0.0
         self.compute_s = 0.0
+        self.entered_s = 0.0  # when the tensors came to the executor
+        self.inputs: Sequence[Tensor] = ()
+        self.outputs: Sequence[Tensor] = ()
 
     @classmethod
     def of_scope(cls, scope: Mapping[str, object], receive: Receive) -> Exchange:

@@ -6,6 +6,7 @@ gRPC and golden replay all come through `run`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -105,7 +106,9 @@ class Service:
         Raises:
             Refusal: with the status and text that the client gets.
         """
-        outputs = await self.executor.infer(exchange, match(tensors, self.settings))
+        exchange.inputs = inputs = match(tensors, self.settings)
+        exchange.entered_s = time.monotonic()
+        exchange.outputs = outputs = await self.executor.infer(exchange, inputs)
         if not self.outputs:
             self.outputs = tuple(_spec(output) for output in outputs)
         return outputs
