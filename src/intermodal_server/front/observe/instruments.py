@@ -1,0 +1,165 @@
+"""Everything that measures, put together: what a front has beside its answers.
+
+Takes the service and the options of `observe`, hands on one guard and the observers for the application, and serves
+the pages of the metrics port: `/metrics`, `/sketches`, `/predictions` (with a ring) and `/health`.
+
+Rules, in order: what is off costs nothing and is not even imported; whatever fails here is logged and fails nothing
+else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import orjson
+
+from intermodal_server import __version__
+from intermodal_server.front.app import Observer
+from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.observe.exposition import OPENMETRICS_TYPE, TEXT_TYPE, Family, Sample, render
+from intermodal_server.front.observe.listener import Listener, Page, Pages, Question
+from intermodal_server.front.observe.metrics import FINE_EDGES_S, Metrics, triton_families
+from intermodal_server.front.observe.processes import process_families
+from intermodal_server.front.observe.ring import DEFAULT_LIMIT, Ring
+from intermodal_server.front.observe.sketches import MAX_CLASSES, Sketches
+from intermodal_server.front.service import Service
+from intermodal_server.log import Log
+from intermodal_server.options import ObserveOptions
+
+SKETCHES_FORMAT = 1
+REASONS = ("crash", "exit", "hang", "memory", "model", "other")
+
+
+class Instruments:
+    """All of them; one for the life of the front."""
+
+    def __init__(self, service: Service, options: ObserveOptions, host: str, log: Log) -> None:
+        self._service = service
+        self._options = options
+        self._host = host
+        self._log = log
+        self._metrics = Metrics()
+        self._sketches = Sketches()
+        self._ring = Ring(options.ring, inputs=options.ring_inputs) if options.ring else None
+        self._workers: dict[int, int] = {}
+        self._replaced: Counter[str] = Counter()
+        self._listener = Listener(self._pages(), log)
+
+    # --- what the application calls -----------------------------------------------------------------------------------
+    def began(self, exchange: Exchange) -> None:
+        """A request has come; never refuses. Must be the first guard, so that none goes uncounted."""
+        self._metrics.began(exchange)
+
+    def observers(self) -> list[Observer]:
+        """Who wants to know how requests ended."""
+        found: list[Observer] = [self._metrics.ended, self._sketches.ended]
+        if self._ring is not None:
+            found.append(self._ring.ended)
+        return found
+
+    # --- what the front tells -----------------------------------------------------------------------------------------
+    def worker_came(self, number: int, pid: int) -> None:
+        """A worker has loaded the model."""
+        self._workers[number] = pid
+
+    def worker_gone(self, number: int, reason: str) -> None:
+        """A worker has ended; `reason` as the supervisor words it."""
+        self._workers.pop(number, None)
+        self._replaced[replacement_reason(reason)] += 1
+
+    # --- the pages ----------------------------------------------------------------------------------------------------
+    async def serve(self) -> None:
+        """Offer the pages wherever the options say; returns once they are."""
+        work = []
+        if self._options.port:
+            work.append(self._listener.serve_tcp(self._host, self._options.port))
+        if self._options.socket:
+            work.append(self._listener.serve_unix(self._options.socket))
+        await asyncio.gather(*work)
+
+    def close(self) -> None:
+        """Stop offering the pages."""
+        self._listener.close()
+
+    def _pages(self) -> Pages:
+        pages = {"/metrics": self._metrics_page, "/sketches": self._sketches_page, "/health": self._health_page}
+        return {**pages, "/predictions": self._predictions_page} if self._ring is not None else pages
+
+    def _metrics_page(self, question: Question) -> Page:
+        openmetrics = "application/openmetrics-text" in question.accept
+        self._sketches.flush()
+        text = render(self.families(), openmetrics=openmetrics)
+        return Page((piece.encode() for piece in text), OPENMETRICS_TYPE if openmetrics else TEXT_TYPE)
+
+    def families(self) -> Iterator[Family]:
+        """Every metric of now."""
+        settings, executor, health = self._service.settings, self._service.executor, self._service.health_body()
+        model = {"model": settings.name, "version": settings.version}
+        about: list[Sample] = [("", (*model.items(), ("mode", executor.mode), ("server", __version__)), 1)]
+        yield Family("intermodal_model_info", "gauge", "What is served, and how; always 1.", about)
+        yield Family("intermodal_ready", "gauge", "1 when the readiness probe says so.", _one(int(health["ready"])))
+        yield Family("intermodal_workers", "gauge", "Copies of the model that can be asked.", _one(executor.workers))
+        yield Family("intermodal_queued_requests", "gauge", "Requests that wait for the model.", _one(executor.waiting))
+        replaced: list[Sample] = [
+            ("", (("reason", reason),), self._replaced[reason]) for reason in REASONS if self._replaced[reason]
+        ]
+        yield Family("intermodal_worker_replacements", "counter", "Model processes that ended, by cause.", replaced)
+        yield from chain(self._metrics.families(), self._sketches.families())
+        failed = self._sketches.failed
+        yield Family("intermodal_sketch_failures", "counter", "Outputs that could not be counted.", _one(failed))
+        yield from process_families(self._metrics.since_s, self._workers)
+        if self._options.triton:
+            yield from triton_families(self._metrics, model, executor.waiting)
+
+    def _sketches_page(self, _: Question) -> Page:
+        self._sketches.flush()
+        settings = self._service.settings
+        head = {
+            "format": SKETCHES_FORMAT,
+            "instance": self._metrics.instance,
+            "since_s": self._metrics.since_s,
+            "model": settings.name,
+            "version": settings.version,
+            "max_classes": MAX_CLASSES,
+            "duration_edges_s": FINE_EDGES_S,
+            "requests": self._metrics.as_json(),
+        }
+        outputs = self._sketches.as_json()
+
+        def pieces() -> Iterator[bytes]:
+            yield orjson.dumps(head)[:-1] + b',"outputs":['
+            for place, output in enumerate(outputs):
+                yield (b"," if place else b"") + orjson.dumps(output)
+            yield b"]}"
+
+        return Page(pieces())
+
+    def _predictions_page(self, question: Question) -> Page:
+        assert self._ring is not None
+        try:
+            after, limit = int(question.query.get("after", 0)), int(question.query.get("limit", DEFAULT_LIMIT))
+        except ValueError:
+            return Page([b'{"error":"after and limit must be whole numbers"}'], status=400)
+        return Page(self._ring.page(self._metrics.instance, max(0, after), max(0, limit)))
+
+    def _health_page(self, _: Question) -> Page:
+        executor, health = self._service.executor, self._service.health_body()
+        document: dict[str, Any] = {**health, "workers": executor.workers, "mode": executor.mode}
+        return Page([orjson.dumps(document)], status=200 if health["ready"] else 503)
+
+
+def _one(value: float) -> list[Sample]:
+    return [("", (), value)]
+
+
+def replacement_reason(text: str) -> str:
+    """The cause of a worker's end in one of a few words, so that metrics stay few."""
+    if text in REASONS:
+        return text
+    if text.startswith("signal"):
+        return "crash"
+    return "exit" if text.startswith("status") else "other"
