@@ -154,6 +154,7 @@ class Served:
     port: int
     log_path: Path
     environment: dict[str, str] = field(default_factory=dict)
+    metrics_socket: Path = Path()
 
     def connection(self, timeout: float = PATIENCE_S) -> http.client.HTTPConnection:
         """A connection of its own over the Unix socket; the caller closes it."""
@@ -176,6 +177,16 @@ class Served:
             answer = connection.getresponse()
             found = {name.lower(): value for name, value in answer.getheaders()}
             return Reply(answer.status, found, answer.read())
+        finally:
+            connection.close()
+
+    def watched(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """A page of the metrics port, over its Unix socket."""
+        connection = _UnixConnection(self.metrics_socket, PATIENCE_S)
+        try:
+            connection.request("GET", path, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:
             connection.close()
 
@@ -263,6 +274,8 @@ def serve(
         "worker_python": worker or sys.executable,
         "front_site": FRONT_SITE,
         "drain_s": 0,
+        "metrics_port": 0,
+        "metrics_socket": folder / "m",
         **variables,
     }
     environment = {f"INTERMODAL_{name.upper()}": str(value) for name, value in given.items()}
@@ -271,7 +284,7 @@ def serve(
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(code)], env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    served = Served(process, folder / "s", port, folder / "log", environment)
+    served = Served(process, folder / "s", port, folder / "log", environment, folder / "m")
     try:
         if wait:
             served.wait_ready()
