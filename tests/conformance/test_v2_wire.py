@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -105,3 +106,64 @@ def test_repository_index_and_nothing_that_loads(server: Served) -> None:
 
 def _binary_input(size: int) -> dict[str, Any]:
     return {"name": "x", "datatype": "FP64", "shape": [size // 8], "parameters": {"binary_data_size": size}}
+
+
+@pytest.mark.parametrize(("coding", "bits"), [("gzip", 31), ("deflate", 15)])
+def test_large_answers_are_compressed_for_who_asks_for_it_alone(server: Served, coding: str, bits: int) -> None:
+    plain = server.request("POST", INFER, infer_body([1.5] * 1000))
+    packed = server.request("POST", INFER, infer_body([1.5] * 1000), {"Accept-Encoding": coding})
+    assert packed.headers["content-encoding"] == coding
+    assert zlib.decompress(packed.body, bits) == plain.body
+    for asked in (f"{coding}, br", "identity", "br"):
+        reply = server.request("POST", INFER, infer_body([1.5] * 1000), {"Accept-Encoding": asked})
+        assert ("content-encoding" in reply.headers, reply.body) == (False, plain.body)
+    small = server.request("POST", INFER, infer_body([1.5]), {"Accept-Encoding": coding})
+    assert "content-encoding" not in small.headers
+
+
+def test_what_does_not_shrink_goes_out_as_it_is(server: Served) -> None:
+    chance = random.Random(7)
+    noise = [chance.random() for _ in range(40_000)]
+    body = infer_body(noise, parameters={"binary_data_output": True})
+    reply = server.request("POST", INFER, body, {"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in reply.headers
+    size = int(reply.headers["inference-header-content-length"])
+    assert struct.unpack(f"<{len(noise)}d", reply.body[size:]) == tuple(2 * value for value in noise)
+
+
+def test_large_answers_are_compressed_in_a_thread(server: Served) -> None:
+    packed = server.request("POST", INFER, infer_body([0.5] * 40_000), {"Accept-Encoding": "gzip"})
+    assert json.loads(gzip.decompress(packed.body))["outputs"][0]["data"] == [1.0] * 40_000
+
+
+def test_classes_instead_of_values(server: Served) -> None:
+    wanted = [{"name": "y", "parameters": {"classification": 2}}]
+    answer = server.request("POST", INFER, infer_body([1, 5, None, 3], outputs=wanted)).json["outputs"][0]
+    assert (answer["datatype"], answer["shape"], answer["data"]) == ("BYTES", [2], ["10.000000:1", "6.000000:3"])
+    for count in (-1, "2", 1.5, True):
+        wanted = [{"name": "y", "parameters": {"classification": count}}]
+        assert server.request("POST", INFER, infer_body([1], outputs=wanted)).status == 400
+
+
+def test_statistics_count_what_asked_the_model(tmp_path: Path) -> None:
+    with serve(echo_root(tmp_path)) as server:
+        server.infer([1.0, 2.0])
+        server.infer([3.0])
+        server.infer(["x"])
+        server.request("POST", "/predict", {"instances": [1]})
+        server.request("GET", "/v2/health/ready")
+        for path in ("/v2/models/stats", "/v2/models/echo/stats", "/v2/models/echo/versions/1/stats"):
+            (found,) = server.request("GET", path).json["model_stats"]
+            assert (found["name"], found["version"]) == ("echo", "1")
+            stats = found["inference_stats"]
+            assert (stats["success"]["count"], stats["fail"]["count"]) == (3, 1)
+            assert 0 < stats["fail"]["ns"] < 60e9
+            assert stats["success"]["ns"] >= stats["queue"]["ns"] + stats["compute_infer"]["ns"]
+
+
+def test_configuration_in_tritons_words(server: Served) -> None:
+    for path in ("/v2/models/echo/config", "/v2/models/echo/versions/1/config"):
+        config = server.request("GET", path).json
+        assert (config["name"], config["backend"], config["max_batch_size"]) == ("echo", "predictor", 0)
+        assert config["input"] == [{"name": "x", "data_type": "TYPE_FP64", "dims": [-1]}]
+        assert config["output"] == [{"name": "y", "data_type": "TYPE_FP64", "dims": [-1]}]

@@ -14,10 +14,12 @@ import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Callable
 
+from intermodal_server.front.compress import MIN_BYTES, WINDOW_BITS, compress
 from intermodal_server.front.dialects import invocations, predict, v1, v2, vertex
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Disconnected, Receive, Refusal
 from intermodal_server.front.service import Answer, Handler, Routes, Service, json_answer
+from intermodal_server.front.v2 import Headers
 from intermodal_server.log import Log
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -62,6 +64,8 @@ class App:
             self._log.error("the front failed on a request", reason=repr(error), traceback=traceback.format_exc())
             status, headers, body = json_answer(500, {"error": "the server failed on this request"})
         self._observe(exchange, status)
+        if len(body) >= MIN_BYTES and exchange.headers.get(b"accept-encoding") in WINDOW_BITS:
+            headers, body = await _compressed(exchange, headers, body)
         head = [
             *headers,
             (b"x-request-id", exchange.request_id.encode("ascii")),
@@ -100,6 +104,12 @@ class App:
             if parts[4:5] == ["versions"] and len(parts) > 5 and parts[5].partition(":")[0] != settings.version:
                 return "there is no such version of this model"
         return "there is nothing at this path"
+
+
+async def _compressed(exchange: Exchange, headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+    coding = exchange.headers[b"accept-encoding"]
+    packed = await compress(body, coding)
+    return (headers, body) if packed is None else ([*headers, (b"content-encoding", coding.encode())], packed)
 
 
 __all__ = ["Answer", "App", "Guard", "Observer"]

@@ -17,13 +17,14 @@ Spec: Open Inference Protocol, "Inference Request JSON Object"; Triton, "Binary 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import msgspec
 import orjson
 
 from intermodal_server.contract import DATATYPES, ModelSettings
+from intermodal_server.front.classify import classes
 from intermodal_server.front.limits import MAX_ID_CHARS, MAX_OUTPUTS, MAX_RANK, Refusal
 from intermodal_server.tensors import (
     Tensor,
@@ -76,6 +77,7 @@ class InferRequest:
     inputs: list[Tensor]
     outputs: Mapping[str, bool] | None  # requested names -> binary; None: all
     binary: bool  # for outputs that say nothing
+    classes: Mapping[str, int] = field(default_factory=dict)  # of outputs asked for as classes: how many
 
 
 _REQUEST = msgspec.json.Decoder(RequestDocument)
@@ -167,10 +169,19 @@ def _wanted(documents: list[OutputDocument] | None, default: bool) -> dict[str, 
     for document in documents:
         if document.name in wanted:
             raise Refusal(400, f"output {document.name[:64]!r} is requested twice")
-        if (document.parameters or {}).get("classification"):
-            raise Refusal(400, "the classification extension is not offered")
         wanted[document.name] = _flag(document.parameters, "binary_data", default)
     return wanted
+
+
+def _classes(documents: list[OutputDocument] | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for document in documents or ():
+        count = (document.parameters or {}).get("classification", 0)
+        if type(count) is not int or count < 0:
+            raise Refusal(400, "parameter classification must be a number of classes")
+        if count:
+            found[document.name] = count
+    return found
 
 
 def parse_request(body: bytes, header_length: str | None = None) -> InferRequest:
@@ -200,14 +211,15 @@ def parse_request(body: bytes, header_length: str | None = None) -> InferRequest
         raise Refusal(400, str(error)[:300]) from None
     binary.finish()
     default = _flag(document.parameters, "binary_data_output", False)
-    return InferRequest(document.id, inputs, _wanted(document.outputs, default), default)
+    wanted = _wanted(document.outputs, default)
+    return InferRequest(document.id, inputs, wanted, default, _classes(document.outputs) if wanted else {})
 
 
 def select_outputs(request: InferRequest, outputs: Sequence[Tensor]) -> list[tuple[Tensor, bool]]:
     """The requested outputs in the order of the request, each with whether it goes out as binary.
 
     Raises:
-        Refusal: 400, an output is requested that the model does not have.
+        Refusal: 400, an output is requested that the model does not have, or classes of one that has no numbers.
     """
     if request.outputs is None:
         return [(output, request.binary) for output in outputs]
@@ -215,6 +227,11 @@ def select_outputs(request: InferRequest, outputs: Sequence[Tensor]) -> list[tup
     for name in request.outputs:
         if name not in by_name:
             raise Refusal(400, f"the model has no output {name[:64]!r}")
+    for name, count in request.classes.items():
+        try:
+            by_name[name] = classes(by_name[name], count)
+        except TensorError as error:
+            raise Refusal(400, str(error)) from None
     return [(by_name[name], binary) for name, binary in request.outputs.items()]
 
 

@@ -114,7 +114,7 @@ def test_outputs_requested_in_masses_twice_or_unknown_are_refused(server: Served
     assert refused(server, infer_body([1], outputs=[{"name": "y"}, {"name": "y"}])) == "output 'y' is requested twice"
     assert refused(server, infer_body([1], outputs=[{"name": "q"}])) == "the model has no output 'q'"
     assert "classification" in refused(
-        server, infer_body([1], outputs=[{"name": "y", "parameters": {"classification": 3}}])
+        server, infer_body([1], outputs=[{"name": "y", "parameters": {"classification": "3"}}])
     )
     refused(server, infer_body([1], outputs=[{"name": "y", "parameters": {"binary_data": "yes"}}]))
 
