@@ -187,14 +187,16 @@ def record(
     return written
 
 
-def run(reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080) -> int:
+def run(
+    reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080, keys: str = ""
+) -> int:
     """Serve an image, or the project at an existing path, on loopback until interrupted; its exit status."""
     from intermodal.engine import get_engine
     from intermodal.engine.run import serve
 
     store = open_store(host)
     digest = _manifest(reference, store, host, events)
-    return serve(digest, engine=get_engine(engine, store, host), port=port, events=events)
+    return serve(digest, engine=get_engine(engine, store, host), port=port, events=events, api_keys=keys)
 
 
 def load_into(reference: str, into: str, *, host: Host, events: Events = SILENT, name: str | None = None) -> LoadReport:

@@ -35,6 +35,11 @@ ENV_MAX_BATCH_ROWS = "INTERMODAL_MAX_BATCH_ROWS"  # 1 turns batching off
 ENV_TIMEOUT_S = "INTERMODAL_TIMEOUT_S"
 ENV_DRAIN_S = "INTERMODAL_DRAIN_S"
 ENV_MAX_REQUEST_BYTES = "INTERMODAL_MAX_REQUEST_BYTES"
+ENV_API_KEYS = "INTERMODAL_API_KEYS"  # file:/path of lines name:sha256 | keys:name:sha256,… | off
+ENV_OPEN_PATHS = "INTERMODAL_OPEN_PATHS"  # paths that need no key, after commas; "health" (default): the probes
+ENV_RATE_PER_S = "INTERMODAL_RATE_PER_S"  # requests a second of each caller; 0: no limit
+ENV_RATE_BURST = "INTERMODAL_RATE_BURST"  # how many of them at once; 0: those of one second
+ENV_MAX_CONCURRENT = "INTERMODAL_MAX_CONCURRENT"  # requests of each caller at a time; 0: no limit
 ENV_ROOT = "INTERMODAL_ROOT"  # prefix before every path above; for the engine without isolation, and tests
 ENV_PYTHON = "INTERMODAL_PYTHON"  # JSON list: how to start an interpreter, when it needs an explicit loader
 ENV_WORKER_PYTHON = "INTERMODAL_WORKER_PYTHON"  # the model's interpreter, when there is no VENV_DIR; to run from source
@@ -163,6 +168,14 @@ class ServeSettings:
     max_request_bytes: int = 64 << 20
     start_check: str = "fail"  # fail | warn | off
     drain_s: float = 5.0
+    api_keys: str = ""  # file:/path or keys:name:sha256,…; "": everybody may ask
+    rate_per_s: float = 0.0  # of each caller, or of all when there are no keys; 0: no limit
+    rate_burst: int = 0  # 0: as many as come in one second
+    max_concurrent: int = 0  # of each caller at a time; 0: no limit
+
+    def __post_init__(self) -> None:
+        if self.api_keys and not self.api_keys.startswith(("file:/", "keys:")):
+            raise ContractError("api_keys must be file:/path or keys:name:sha256,…")  # the value may be a secret
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ from typing import Any, Callable, TypeVar
 from intermodal_server import contract
 
 Number = TypeVar("Number", int, float)
+_LAID_OVER = (  # the variables that win over the same setting of `model.json`
+    "start_check", "mode", "workers", "max_batch_rows", "timeout_s", "drain_s", "max_request_bytes", "api_keys",
+    "rate_per_s", "rate_burst", "max_concurrent",
+)  # fmt: skip
 
 
 class OptionError(ValueError):
@@ -54,6 +58,11 @@ class Options:
     timeout_s: float | None = None
     drain_s: float | None = None
     max_request_bytes: int | None = None
+    api_keys: str | None = None  # "" turns them off
+    open_paths: tuple[str, ...] = ("health",)
+    rate_per_s: float | None = None
+    rate_burst: int | None = None
+    max_concurrent: int | None = None
     observe: ObserveOptions = ObserveOptions()
 
     def path(self, path: str) -> str:
@@ -69,9 +78,10 @@ class Options:
         """
         with open(self.path(contract.SETTINGS_PATH), "rb") as file:
             settings = contract.ModelSettings.from_json(file.read())
-        names = ("start_check", "mode", "workers", "max_batch_rows", "timeout_s", "drain_s", "max_request_bytes")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(settings, serve=replace(settings.serve, **given))
+        keys = settings.serve.api_keys
+        serve = replace(settings.serve, api_keys=f"file:{self.path(keys[5:])}" if keys.startswith("file:") else keys)
+        given = {name: getattr(self, name) for name in _LAID_OVER if getattr(self, name) is not None}
+        return replace(settings, serve=replace(serve, **given))
 
 
 def _number(
@@ -130,6 +140,27 @@ def _observe(environment: Mapping[str, str], http_port: int) -> ObserveOptions:
     )
 
 
+def _api_keys(environment: Mapping[str, str]) -> str | None:
+    text = environment.get(contract.ENV_API_KEYS, "")
+    if text == "off":
+        return ""
+    if text and not text.startswith(("file:/", "keys:")):
+        what = "file:/path, keys:name:sha256,… or off"
+        raise OptionError(f"{contract.ENV_API_KEYS} is of an unknown form (not shown); {what} is expected")
+    return text or None
+
+
+def _open_paths(environment: Mapping[str, str]) -> tuple[str, ...]:
+    text = environment.get(contract.ENV_OPEN_PATHS) or ",".join(Options.open_paths)
+    listed = () if text == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
+    for entry in listed:
+        if entry != "health" and not entry.startswith("/"):
+            raise OptionError(
+                f"{contract.ENV_OPEN_PATHS} holds {entry!r}; health, none or a path such as /ping is expected"
+            )
+    return listed
+
+
 def read_options(environment: Mapping[str, str]) -> Options:
     """The options that `environment` holds.
 
@@ -166,6 +197,11 @@ def read_options(environment: Mapping[str, str]) -> Options:
         timeout_s=_number(environment, contract.ENV_TIMEOUT_S, float, 0.001),
         drain_s=_number(environment, contract.ENV_DRAIN_S, float, 0.0),
         max_request_bytes=_number(environment, contract.ENV_MAX_REQUEST_BYTES, int, 1),
+        api_keys=_api_keys(environment),
+        open_paths=_open_paths(environment),
+        rate_per_s=_number(environment, contract.ENV_RATE_PER_S, float, 0.0),
+        rate_burst=_number(environment, contract.ENV_RATE_BURST, int, 0),
+        max_concurrent=_number(environment, contract.ENV_MAX_CONCURRENT, int, 0),
         observe=_observe(environment, port),
     )
 

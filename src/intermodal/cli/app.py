@@ -35,6 +35,7 @@ SECTIONS = {
         "init": "Write a commented intermodal.toml for a model.",
         "record": "Run the model on inputs and write golden cases.",
         "dockerfile": "Write the same image as a multi-stage Dockerfile, with all it copies.",
+        "apikey": "Make an API key and the line by which a server knows it.",
     },
     "The local store": {
         "images": "List the images of the local store, or recompute everything it claims.",

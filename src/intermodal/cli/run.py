@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from intermodal.cli.output import Output
@@ -20,7 +22,8 @@ from intermodal.engine import NAMES
 @click.argument("image")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port on loopback.")
 @click.option("--engine", type=click.Choice(NAMES), default="sandbox", help="What runs the container.")
-def command(session: Session, image: str, port: int, engine: str) -> Output:
+@click.option("--api-keys", metavar="FILE", help="Whose keys are taken; needed when [serve] api_keys is set.")
+def command(session: Session, image: str, port: int, engine: str, api_keys: str | None) -> Output:
     """Serve an image or project on this host, in the foreground.
 
     Listens on 127.0.0.1 until Ctrl-C, then finishes what runs and exits.
@@ -29,5 +32,10 @@ def command(session: Session, image: str, port: int, engine: str) -> Output:
     """
     from intermodal import pipeline
 
-    status = pipeline.run(image, host=session.host, events=session.events, engine=engine, port=port)
+    keys = ""
+    if api_keys is not None:
+        from intermodal.project.api_keys import as_variable
+
+        keys = as_variable(Path(api_keys))
+    status = pipeline.run(image, host=session.host, events=session.events, engine=engine, port=port, keys=keys)
     return session.output({"exit_code": status}, "", status)

@@ -14,6 +14,7 @@ from intermodal.errors import EngineError
 from intermodal.events import Events
 from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
+from intermodal_server.contract import ENV_API_KEYS
 
 _POLL_S = 0.1
 _GRACE_S = 40.0  # longer than any sensible drain_s plus one request
@@ -26,7 +27,7 @@ class _Stop(BaseException):
     """Somebody asked us to end; like `KeyboardInterrupt` it passes whatever turns errors into notes."""
 
 
-def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -> int:
+def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events, api_keys: str = "") -> int:
     """The exit status of serving `image` on 127.0.0.1:`port` until interrupted: 0 after an orderly end.
 
     Must be called in the main thread, which is where signals arrive.
@@ -36,15 +37,17 @@ def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events) -
         engine: runs it.
         port: on loopback; 0 takes a free one, the notice names it.
         events: told the address once the server is ready.
+        api_keys: whose keys the server takes, as INTERMODAL_API_KEYS says it; "": as the image says.
 
     Raises:
         PortTakenError: somebody listens on `port`.
         EngineError: the container could not start, or ended by itself.
     """
     digest = image if isinstance(image, Digest) else image.manifests[0].digest
+    environment = {ENV_API_KEYS: api_keys} if api_keys else {}
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with engine.start(RunRequest(digest, port=port, events=events)) as container:
+        with engine.start(RunRequest(digest, environment, port=port, events=events)) as container:
             log = Log(container, events, every_s=0 if engine.name == "sandbox" else _ASK_S)
             try:
                 _await_ready(container, events, log)

@@ -2,7 +2,7 @@
 
 Rules:
 1. A key that would change the image or how it serves is refused, because an image without it would be another image
-   than the one asked for; so is one that promises protection (API keys, encryption).
+   than the one asked for; so is one that promises protection (encryption).
 2. A key of a later room (scan, sign, deploy, secrets) changes nothing yet: one notice names them all.
 """
 
@@ -48,8 +48,6 @@ def _changes_the_image(settings: ProjectFile) -> Iterator[tuple[str, str]]:
         yield "[serve] grpc = true", "take grpc = false and call it over HTTP"
     if serve.mode not in ("auto", "workers"):
         yield f'[serve] mode = "{serve.mode}"', 'take mode = "auto" or "workers"'
-    if serve.api_keys is not None:
-        yield "[serve] api_keys", "leave it out; the server would answer without a key, so keep it behind a gateway"
     if settings.sign.encrypt is not None:
         yield "[sign] encrypt", "leave it out; the model files would enter the image as they are"
 

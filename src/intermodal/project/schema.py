@@ -37,6 +37,9 @@ Moment = Annotated[
 SecretReference = Annotated[
     str, Meta(pattern=r"^(file|env|kubernetes):.+$", description="file:PATH, env:NAME or kubernetes:NAME/KEY")
 ]
+KeyFile = Annotated[
+    str, Meta(pattern=r"^file:/.+$", description='file:/PATH in the container, such as "file:/run/secrets/keys"')
+]
 PositiveInt = Annotated[int, Meta(ge=1)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
@@ -90,7 +93,10 @@ class Serve(Table, frozen=True):
     start_check: Literal["fail", "warn", "off"] = "fail"
     drain_s: Annotated[float, Meta(ge=0)] = 5.0
     grpc: bool = False
-    api_keys: str | None = None
+    api_keys: KeyFile | None = None
+    rate_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    rate_burst: Annotated[int, Meta(ge=0)] = 0
+    max_concurrent: Annotated[int, Meta(ge=0)] = 0
 
 
 class Check(Table, frozen=True):

@@ -27,10 +27,12 @@ class Exchange:
 
     __slots__ = (
         "batch_rows",
+        "caller",
         "compute_s",
         "entered_s",
         "headers",
         "inputs",
+        "lane",
         "method",
         "outputs",
         "path",
@@ -54,6 +56,8 @@ class Exchange:
         self.started_s = time.monotonic()
         self.request_id = request_id(headers.get(b"x-request-id"))
         self.traffic = traffic_class(headers)
+        self.caller = ""  # the name of the API key that it came with
+        self.lane: object = None  # where its caller's requests are counted
         self.rows = 0
         self.batch_rows = 0  # of the batch that it went with
         self.queue_s = 0.0

@@ -18,6 +18,7 @@ class Health:
     detail: str = ""
     draining: bool = False
     workers: int = 0
+    blocked: str = ""  # why nobody could get in, whatever the model does
 
     @property
     def reason(self) -> str:
@@ -26,6 +27,8 @@ class Health:
             return "draining"
         if self.phase != "ready":
             return f"{self.phase}: {self.detail}" if self.detail else self.phase
+        if self.blocked:
+            return self.blocked
         return "" if self.workers else "the model process is being replaced"
 
     @property

@@ -85,6 +85,7 @@ class Front:
         """Run the HTTP server until a drain is complete."""
         from intermodal_server.front.app import App
         from intermodal_server.front.execute.workers import Dispatcher
+        from intermodal_server.front.guard.setup import make_guards
         from intermodal_server.front.health import Health
         from intermodal_server.front.http import make_server
         from intermodal_server.front.service import Service
@@ -96,7 +97,9 @@ class Front:
         self._service = Service(
             self._settings, self._dispatcher, self._health, slow_body_s=self._options.slow_body_s, log=self._log
         )
-        self._server = make_server(App(self._service, self._log), slow_header_s=self._options.slow_body_s)
+        guard = make_guards(self._options, self._settings, self._health, self._log)
+        app = App(self._service, self._log, guards=guard.guards, observers=guard.observers)
+        self._server = make_server(app, slow_header_s=self._options.slow_body_s)
         self._end.setblocking(False)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)

@@ -88,6 +88,10 @@ WRONG = {
     "serve.drain_s = -1": "a number, 0 or more",
     'serve.start_check = "yes"': '"fail", "warn" or "off"',
     "serve.grpc = 1": "true or false",
+    'serve.api_keys = "keys"': "file:/PATH in the container",
+    'serve.api_keys = "env:KEYS"': "file:/PATH in the container",
+    "serve.rate_per_s = -1": "a number, 0 or more",
+    "serve.max_concurrent = 1.5": "a whole number, 0 or more",
     "check.rtol = -0.1": "a number, 0 or more",
     'scan.fail_on = "severe"': '"low", "medium", "high" or "critical"',
     'scan.ignore = [{ id = "x", until = "soon", reason = "r" }]': "a date such as 2026-11-01",
@@ -191,6 +195,9 @@ start_check = "fail"
 drain_s = 5.0
 grpc = false
 api_keys = "file:/run/secrets/keys"
+rate_per_s = 100
+rate_burst = 20
+max_concurrent = 16
 [check]
 rtol = 1e-3
 atol = 1e-5

@@ -19,11 +19,13 @@ from intermodal.oci.folder_once import folders_in_use
 from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import read_metadata
 from intermodal.rooms.check.probe import Client, await_ready, start_limit_s
-from intermodal_server.contract import ENV_START_CHECK
+from intermodal_server.contract import ENV_API_KEYS, ENV_MAX_CONCURRENT, ENV_RATE_PER_S, ENV_START_CHECK
 
 if TYPE_CHECKING:
     from intermodal.golden.record import Replay
     from intermodal.rooms.lock.rows import Lock
+
+_ALONE = {ENV_START_CHECK: "off", ENV_API_KEYS: "off", ENV_RATE_PER_S: "0", ENV_MAX_CONCURRENT: "0"}
 
 
 def answers(
@@ -45,7 +47,7 @@ def answers(
     with folders_in_use(host.cache_dir):
         settings = read_metadata(unpacked_layers(store, runnable, host, events)).settings
     limit_s = start_limit_s(sum(layer.size_bytes for layer in runnable.layers), host.cores)
-    with engine.start(RunRequest(image, {ENV_START_CHECK: "off"}, events=events)) as container:
+    with engine.start(RunRequest(image, _ALONE, events=events)) as container:
         with events.task("start the server") as task:
             ready = await_ready(container, limit_s, task)
         if ready.problem:

@@ -29,7 +29,15 @@ from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import Metadata, read_metadata
 from intermodal.rooms.check.probe import Client, Readiness, await_ready, death, start_limit_s
 from intermodal.rooms.check.report import MAX_FAILED, CheckReport, remember
-from intermodal_server.contract import ENV_DRAIN_S, ENV_START_CHECK, LABEL_GOLDEN_DIGEST, Tolerance
+from intermodal_server.contract import (
+    ENV_API_KEYS,
+    ENV_DRAIN_S,
+    ENV_MAX_CONCURRENT,
+    ENV_RATE_PER_S,
+    ENV_START_CHECK,
+    LABEL_GOLDEN_DIGEST,
+    Tolerance,
+)
 from intermodal_server.golden import Difference, compare
 
 if TYPE_CHECKING:
@@ -39,7 +47,8 @@ NO_CASES = "no golden cases: this check proves that the image starts, not that i
 LOCKED_CASES = (
     "the golden cases were recorded in the locked environment: they prove only that the image agrees with itself"
 )
-_NO_DRAIN = {ENV_DRAIN_S: "0"}  # nobody else talks to this server: it may end at once
+# nobody else talks to this server: it may end at once, and the check brings no key and keeps to no rate
+_ALONE = {ENV_DRAIN_S: "0", ENV_API_KEYS: "off", ENV_RATE_PER_S: "0", ENV_MAX_CONCURRENT: "0"}
 
 
 def check(
@@ -98,7 +107,7 @@ def _replayed(
     image: RunnableImage, metadata: Metadata, tolerance: Tolerance, engine: Engine, limit_s: float, events: Events
 ) -> CheckReport:
     """First start: everything but the second one."""
-    request = RunRequest(image.digest, {ENV_START_CHECK: "off", **_NO_DRAIN}, events=events)
+    request = RunRequest(image.digest, {ENV_START_CHECK: "off", **_ALONE}, events=events)
     with engine.start(request) as container:
         with events.task("start the server") as task:
             ready = await_ready(container, limit_s, task)
@@ -159,7 +168,7 @@ def _started_again(
     report: CheckReport, image: RunnableImage, engine: Engine, limit_s: float, events: Events
 ) -> CheckReport:
     """The report after the second start, with the start check on."""
-    request = RunRequest(image.digest, {ENV_START_CHECK: "fail", **_NO_DRAIN}, events=_Quiet(events))
+    request = RunRequest(image.digest, {ENV_START_CHECK: "fail", **_ALONE}, events=_Quiet(events))
     with engine.start(request) as container, events.task("start it again, with the start check") as task:
         ready: Readiness = await_ready(container, limit_s, task)
         peak = max(report.peak_rss_bytes, container.peak_rss_bytes())
