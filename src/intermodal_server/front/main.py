@@ -88,6 +88,7 @@ class Front:
         from intermodal_server.front.guard.setup import make_guards
         from intermodal_server.front.health import Health
         from intermodal_server.front.http import make_server
+        from intermodal_server.front.observe.instruments import Instruments
         from intermodal_server.front.service import Service
 
         self._health = Health()
@@ -98,7 +99,13 @@ class Front:
             self._settings, self._dispatcher, self._health, slow_body_s=self._options.slow_body_s, log=self._log
         )
         guard = make_guards(self._options, self._settings, self._health, self._log)
-        app = App(self._service, self._log, guards=guard.guards, observers=guard.observers)
+        self._instruments = Instruments(self._service, self._options.observe, self._options.host, self._log)
+        app = App(
+            self._service,
+            self._log,
+            guards=[self._instruments.began, *guard.guards],
+            observers=[*guard.observers, *self._instruments.observers()],
+        )
         self._server = make_server(app, slow_header_s=self._options.slow_body_s)
         self._end.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -106,6 +113,7 @@ class Front:
         loop.add_reader(self._end.fileno(), self._on_control)
         self._spawn(self._beat())
         self._spawn(self._start())
+        self._spawn(self._instruments.serve())
         await self._server.serve(sockets=listeners)
         for task in self._tasks:
             task.cancel()
@@ -163,6 +171,7 @@ class Front:
             self._spawn(self._add_worker(int(message["worker"]), int(message["pid"]), descriptors[0]))
         elif kind == "gone":
             self._dispatcher.remove(int(message["worker"]))
+            self._instruments.worker_gone(int(message["worker"]), str(message.get("reason", "")))
         elif kind == "failed":
             self._health.phase, self._health.detail = "failed", str(message.get("reason", ""))
         elif kind == "drain" and not self._health.draining:
@@ -172,6 +181,7 @@ class Front:
         from intermodal_server.front.execute.link import WorkerLink
 
         self._dispatcher.add(await WorkerLink.open(number, pid, descriptor))
+        self._instruments.worker_came(number, pid)
 
     def _ask_to_replace(self, pid: int, reason: str) -> None:
         control.send(self._end, "kill", pid=pid, reason=reason)
