@@ -35,9 +35,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 # OTLP's JSON has ids in hexadecimal where protobuf's has base64
 import base64
 def based(node):
+    ids = ("traceId", "spanId", "parentSpanId")
     if isinstance(node, dict):
-        return {k: base64.b64encode(bytes.fromhex(v)).decode() if k in ("traceId", "spanId", "parentSpanId") else based(v)
-                for k, v in node.items()}
+        return {k: base64.b64encode(bytes.fromhex(v)).decode() if k in ids else based(v) for k, v in node.items()}
     return [based(v) for v in node] if isinstance(node, list) else node
 requests = [ParseDict(based(r), ExportTraceServiceRequest()) for r in json.load(sys.stdin)]
 for request in requests:

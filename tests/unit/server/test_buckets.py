@@ -6,6 +6,7 @@ import array
 import math
 import struct
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def test_every_number_is_counted_once_and_lies_in_its_bucket(parts: list[list[fl
     assert found.negative_infinity == values.count(-math.inf)
     counted = found.buckets()
     assert sum(count for _, _, count in counted) == found.count == len(finite)
-    assert all(a[1] <= b[0] for a, b in zip(counted, counted[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(counted))
     for lower, upper, count in counted:
         near = sum(lower <= value < upper if lower >= 0 else lower < value <= upper for value in finite)
         if lower < 0 < upper:
