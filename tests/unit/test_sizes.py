@@ -20,7 +20,7 @@ SOCKET_ROOMS = (
     "intermodal/registry/",
     "intermodal/rooms/check/probe.py",
     "intermodal/rooms/deploy/envoy/",
-    "intermodal/rooms/deploy/targets/",
+    "intermodal/rooms/deploy/target",  # the interface and the folder of targets
     "intermodal/rooms/watch/",
     "intermodal_server/",
 )

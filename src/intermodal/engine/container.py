@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 
 from intermodal.engine.forward import Forwarder
 from intermodal.engine.interface import Endpoint, Hardening
@@ -127,6 +128,11 @@ class LocalContainer:
     def hardening(self) -> Hardening:
         """What the container has, tried out when first asked for; ask while it runs."""
         return self._prove(self._pid)
+
+    @property
+    def folder(self) -> Path:
+        """Its folder on this host, where it puts its sockets; it may write there, so nothing in it is believed."""
+        return self._folder.path
 
     @property
     def pid(self) -> int:
