@@ -23,11 +23,14 @@ GOLDEN_PATH = "/etc/intermodal/golden.json"
 USER_ID = 65532
 HTTP_PORT = 8080
 METRICS_PORT = 9090
+GRPC_PORT = 8081
 
 # --- environment variables that the server reads once, at start -----------------------------------------------------
 ENV_HOST = "INTERMODAL_HOST"  # address to listen on; default 0.0.0.0
 ENV_PORT = "INTERMODAL_PORT"  # TCP port; "0" listens on no TCP port (only with a socket)
 ENV_SOCKET = "INTERMODAL_SOCKET"  # path of a Unix socket to listen on, besides or instead of TCP
+ENV_GRPC_PORT = "INTERMODAL_GRPC_PORT"  # of an image with gRPC; default 8081, or "0" (none) where ENV_PORT is "0"
+ENV_GRPC_SOCKET = "INTERMODAL_GRPC_SOCKET"  # path of a Unix socket for gRPC, besides or instead of the port
 ENV_START_CHECK = "INTERMODAL_START_CHECK"  # fail | warn | off
 ENV_MODE = "INTERMODAL_MODE"  # auto | inline | thread | workers
 ENV_WORKERS = "INTERMODAL_WORKERS"
@@ -168,6 +171,7 @@ class ServeSettings:
     max_request_bytes: int = 64 << 20
     start_check: str = "fail"  # fail | warn | off
     drain_s: float = 5.0
+    grpc: bool = False  # the image holds what gRPC needs, and serves it
     api_keys: str = ""  # file:/path or keys:name:sha256,…; "": everybody may ask
     rate_per_s: float = 0.0  # of each caller, or of all when there are no keys; 0: no limit
     rate_burst: int = 0  # 0: as many as come in one second
@@ -214,6 +218,8 @@ class ModelSettings:
         document = asdict(self)
         document["signature"] = self.signature.as_json()
         document["format"] = SETTINGS_FORMAT
+        if not self.serve.grpc:
+            del document["serve"]["grpc"]
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod

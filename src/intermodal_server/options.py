@@ -45,6 +45,8 @@ class Options:
     host: str = "0.0.0.0"  # noqa: S104 - a container is reached from outside it
     port: int = contract.HTTP_PORT
     socket: str = ""
+    grpc_port: int | None = None  # None: the default of an image that has gRPC
+    grpc_socket: str = ""
     python: tuple[str, ...] = ()
     worker_python: str = ""
     front_site: str = ""
@@ -68,6 +70,21 @@ class Options:
     def path(self, path: str) -> str:
         """Where a path of the contract really lies."""
         return self.root + path
+
+    def grpc_addresses(self, settings: contract.ModelSettings) -> list[tuple[str, int]]:
+        """Where gRPC is served: (host, port), or (path of a Unix socket, 0).
+
+        Raises:
+            OptionError: a variable asks for gRPC, and the image has none.
+        """
+        if not settings.serve.grpc:
+            if self.grpc_port or self.grpc_socket:
+                name = contract.ENV_GRPC_PORT if self.grpc_port else contract.ENV_GRPC_SOCKET
+                raise OptionError(f"{name} is set, but this image has no gRPC; build it with [serve] grpc = true")
+            return []
+        port = self.grpc_port if self.grpc_port is not None else contract.GRPC_PORT if self.port else 0
+        by_port = [(self.host, port)] if port else []
+        return by_port + ([(self.grpc_socket, 0)] if self.grpc_socket else [])
 
     def settings(self) -> contract.ModelSettings:
         """`model.json` with the variables laid over its `serve` table.
@@ -174,8 +191,10 @@ def read_options(environment: Mapping[str, str]) -> Options:
     if mode is not None and mode not in contract.MODES:
         raise OptionError(f"{contract.ENV_MODE} is {mode!r}; auto, inline, thread or workers is expected")
     port = _number(environment, contract.ENV_PORT, int, 0, contract.HTTP_PORT)
-    if port > 65535:
-        raise OptionError(f"{contract.ENV_PORT} is {port}; at most 65535 is expected")
+    grpc_port = _number(environment, contract.ENV_GRPC_PORT, int, 0)
+    for name, number in ((contract.ENV_PORT, port), (contract.ENV_GRPC_PORT, grpc_port or 0)):
+        if number > 65535:
+            raise OptionError(f"{name} is {number}; at most 65535 is expected")
     socket = environment.get(contract.ENV_SOCKET, "")
     if not port and not socket:
         raise OptionError(f"{contract.ENV_PORT} is 0 and {contract.ENV_SOCKET} is empty; nothing to listen on")
@@ -184,6 +203,8 @@ def read_options(environment: Mapping[str, str]) -> Options:
         host=environment.get(contract.ENV_HOST) or Options.host,
         port=port,
         socket=socket,
+        grpc_port=grpc_port,
+        grpc_socket=environment.get(contract.ENV_GRPC_SOCKET, ""),
         python=_interpreter(environment),
         worker_python=environment.get(contract.ENV_WORKER_PYTHON, ""),
         front_site=environment.get(contract.ENV_FRONT_SITE, ""),

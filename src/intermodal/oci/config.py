@@ -57,6 +57,7 @@ def config_bytes(
     python: str = "",
     interpreter: str = "",
     labels: Mapping[str, str],
+    ports: Sequence[int] = (contract.HTTP_PORT,),
     inherited: Sequence[str] = (),
 ) -> bytes:
     """The config of an image of ours.
@@ -67,6 +68,7 @@ def config_bytes(
         python: "3.11", of a base of Debian packages.
         interpreter: its path, in any other.
         labels: all of them; written sorted.
+        ports: on which it listens.
         inherited: variables of a base from a registry.
     """
     interpreter = interpreter or f"/usr/bin/python{python}"
@@ -77,7 +79,7 @@ def config_bytes(
         "created": EPOCH,
         "config": {
             "User": f"{contract.USER_ID}:{contract.USER_ID}",
-            "ExposedPorts": {f"{contract.HTTP_PORT}/tcp": {}},
+            "ExposedPorts": {f"{port}/tcp": {} for port in ports},
             "Env": [f"{name}={value}" for name, value in environment(inherited).items()],
             "Entrypoint": server,
             "WorkingDir": contract.APP_DIR,

@@ -44,8 +44,6 @@ def _changes_the_image(settings: ProjectFile) -> Iterator[tuple[str, str]]:
         yield f'[environment] accelerator = "{environment.accelerator}"', 'take accelerator = "cpu"'
     if environment.compression != "gzip":
         yield f'[environment] compression = "{environment.compression}"', 'take compression = "gzip"'
-    if serve.grpc:
-        yield "[serve] grpc = true", "take grpc = false and call it over HTTP"
     if serve.mode not in ("auto", "workers"):
         yield f'[serve] mode = "{serve.mode}"', 'take mode = "auto" or "workers"'
     if settings.sign.encrypt is not None:

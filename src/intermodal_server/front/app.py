@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Callable
 
 from intermodal_server.front.compress import MIN_BYTES, WINDOW_BITS, compress
-from intermodal_server.front.dialects import invocations, predict, v1, v2, vertex
+from intermodal_server.front.dialects import invocations, page, predict, v1, v2, vertex
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Disconnected, Receive, Refusal
 from intermodal_server.front.service import Answer, Handler, Routes, Service, json_answer
@@ -27,7 +27,7 @@ Guard = Callable[[Exchange], None]  # raises Refusal
 Observer = Callable[[Exchange, int], None]  # told the status; must not raise
 
 CLIENT_GONE = 499
-DIALECTS = (v2, predict, v1, invocations)
+DIALECTS = (v2, predict, v1, invocations, page)
 
 
 class App:
@@ -51,19 +51,18 @@ class App:
             return
         exchange = Exchange.of_scope(scope, receive)
         try:
-            for guard in self._guards:
-                guard(exchange)
+            self.admit(exchange)
             status, headers, body = await self.handler(exchange)(exchange)
         except Refusal as refusal:
             extra = [*refusal.headers, *([(b"connection", b"close")] if refusal.close else [])]
             status, headers, body = json_answer(refusal.status, {"error": refusal.message}, extra)
         except Disconnected:
-            self._observe(exchange, CLIENT_GONE)
+            self.observe(exchange, CLIENT_GONE)
             return
         except Exception as error:  # ours, not the model's: the client learns nothing, the log everything
             self._log.error("the front failed on a request", reason=repr(error), traceback=traceback.format_exc())
             status, headers, body = json_answer(500, {"error": "the server failed on this request"})
-        self._observe(exchange, status)
+        self.observe(exchange, status)
         if len(body) >= MIN_BYTES and exchange.headers.get(b"accept-encoding") in WINDOW_BITS:
             headers, body = await _compressed(exchange, headers, body)
         head = [
@@ -74,7 +73,17 @@ class App:
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": body})
 
-    def _observe(self, exchange: Exchange, status: int) -> None:
+    def admit(self, exchange: Exchange) -> None:
+        """Let every guard look, of whatever protocol the exchange is.
+
+        Raises:
+            Refusal: 401 or 429.
+        """
+        for guard in self._guards:
+            guard(exchange)
+
+    def observe(self, exchange: Exchange, status: int) -> None:
+        """Tell the observers how it ended."""
         for observer in self._observers:
             observer(exchange, status)
 

@@ -195,7 +195,6 @@ def test_predictor_needs_no_artifact(tmp_path: Path) -> None:
         ('[[pipeline.steps]]\nname = "a"', "[pipeline]"),
         ('[environment]\naccelerator = "cuda"', "cuda"),
         ('[environment]\ncompression = "zstd"', "zstd"),
-        ("[serve]\ngrpc = true", "grpc"),
         ('[serve]\nmode = "inline"', "inline"),
         ('[serve]\nmode = "thread"', "thread"),
     ],
@@ -210,8 +209,8 @@ def test_keys_that_would_change_the_image_are_refused(text: str, named: str, tmp
 
 def test_several_of_them_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(NotBuiltYetError) as caught:
-        read(tmp_path, '[environment]\naccelerator = "cuda"\ncompression = "zstd"\n[serve]\ngrpc = true\n')
-    assert len(caught.value.found) == 3
+        read(tmp_path, '[environment]\naccelerator = "cuda"\ncompression = "zstd"\n')
+    assert len(caught.value.found) == 2
 
 
 def test_keys_of_later_rooms_are_one_notice(tmp_path: Path) -> None:

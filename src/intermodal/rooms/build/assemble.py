@@ -276,6 +276,7 @@ class Assembly:
             architecture=architecture,
             interpreter=base.executable,
             labels=labels,
+            ports=content.ports(self.project),
             inherited=base.image(platform).environment if base.images else (),
         )
         kinds = registry_base.media_types(self.lock, platform)

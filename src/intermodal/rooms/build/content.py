@@ -134,6 +134,7 @@ def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.Mo
             max_request_bytes=serve.max_request_bytes,
             start_check=serve.start_check,
             drain_s=serve.drain_s,
+            grpc=serve.grpc,
             api_keys=serve.api_keys or "",
             rate_per_s=serve.rate_per_s,
             rate_burst=serve.rate_burst,
@@ -142,6 +143,11 @@ def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.Mo
         tolerance=contract.Tolerance(project.check.rtol, project.check.atol),
         python=lock.python,
     )
+
+
+def ports(project: Project) -> tuple[int, ...]:
+    """On which the server will listen, besides that of its metrics."""
+    return (contract.HTTP_PORT, *((contract.GRPC_PORT,) if project.serve.grpc else ()))
 
 
 def labels(lock: Lock, card: ModelCard, project: Project, lock_digest: Digest) -> Mapping[str, str]:

@@ -143,9 +143,14 @@ def asked_differently(lock: Lock, card: ModelCard, project: Project) -> tuple[st
         ("compression", lock.policy.compression, policy.compression),
         ("exclude_newer", lock.exclude_newer, inputs.exclude_newer_of(project)),
         ("python", lock.python, environment.python or card.python or lock.python),
+        ("grpc", _has_grpc(lock), str(project.serve.grpc)),
     ]
     found += [f"{what} was {old or 'none'}, is {new or 'none'}" for what, old, new in pairs if old != new]
     return tuple(found) or ("the lock was made for other settings, or for golden cases recorded elsewhere",)
+
+
+def _has_grpc(lock: Lock) -> str:
+    return str(any(package.name == "grpcio" for package in lock.server.packages))
 
 
 def outdated(lock: Lock) -> tuple[str, ...]:

@@ -151,5 +151,6 @@ def inputs_digest(card: ModelCard, project: Project) -> Digest:
         "platforms": sorted(project.platforms),
         "exclude_newer": exclude_newer_of(project),
         "policy": [policy.prune, list(policy.keep), policy.bytecode, policy.compression],
+        **({"grpc": True} if project.serve.grpc else {}),
     }
     return Digest.of(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode())

@@ -37,7 +37,7 @@ from intermodal.rooms.lock.lockfile import read_lock
 from intermodal.rooms.lock.platforms import MACHINES
 from intermodal.rooms.lock.registry_base.images import is_registry_base, resolve_image
 from intermodal.rooms.lock.requests import wheel_request
-from intermodal.rooms.lock.resolve import SERVER_REQUIREMENTS, Wanted, kept_versions, resolve
+from intermodal.rooms.lock.resolve import Wanted, kept_versions, resolve, server_requirements
 from intermodal.rooms.lock.rows import BaseLock, Lock, PackageRow, ServerLock, WheelRow
 from intermodal.rooms.lock.servertree import server_tree
 
@@ -75,7 +75,8 @@ def make(
         root=project.root,
         exclude_newer=inputs.exclude_newer_of(project),
     )
-    packages, server_packages = _environments(wanted, earlier, upgrade, host, events)
+    served = server_requirements(project.serve.grpc)
+    packages, server_packages = _environments(wanted, served, earlier, upgrade, host, events)
     lock = Lock(
         name=project.name,
         version=project.version,
@@ -216,12 +217,17 @@ def compiler_for(project: Project, host: Host) -> str:
 
 
 def _environments(
-    wanted: Wanted, earlier: Lock | None, upgrade: Collection[str] | None, host: Host, events: Events
+    wanted: Wanted,
+    requirements: tuple[str, ...],
+    earlier: Lock | None,
+    upgrade: Collection[str] | None,
+    host: Host,
+    events: Events,
 ) -> tuple[tuple[PackageRow, ...], tuple[PackageRow, ...]]:
-    """The model's and the server's packages, resolved side by side."""
+    """The model's and the server's packages, resolved side by side; `requirements` are the server's."""
     kept = kept_versions(earlier.packages, upgrade) if earlier else {}
     served = kept_versions(earlier.server.packages, upgrade) if earlier else {}
-    server = replace(wanted, requirements=SERVER_REQUIREMENTS, root=host.home if host.home.is_dir() else wanted.root)
+    server = replace(wanted, requirements=requirements, root=host.home if host.home.is_dir() else wanted.root)
     uv.binary()
     with events.task("resolve the requirements"), ThreadPoolExecutor(2) as pool:
         model_rows = pool.submit(resolve, wanted, host=host, preferences=kept)
@@ -233,7 +239,7 @@ def _environments(
             raise RequirementError(
                 f"the image's own server cannot be locked: {error.message}",
                 found=error.found,
-                next=f"the configured indexes must offer its packages: {', '.join(SERVER_REQUIREMENTS)}",
+                next=f"the configured indexes must offer its packages: {', '.join(requirements)}",
             ) from error
 
 

@@ -33,6 +33,12 @@ SERVER_REQUIREMENTS = (
     "msgspec>=0.19,<1",
     "orjson>=3.10,<4",
 )
+GRPC_REQUIREMENTS = ("grpcio>=1.60,<2", "protobuf>=4.25,<8")  # of it, too, with `[serve] grpc = true`
+
+
+def server_requirements(grpc: bool) -> tuple[str, ...]:
+    """What the server's environment is resolved from."""
+    return (*SERVER_REQUIREMENTS, *GRPC_REQUIREMENTS) if grpc else SERVER_REQUIREMENTS
 
 
 class Wanted(Struct, frozen=True):

@@ -25,7 +25,7 @@ from intermodal.host.files import failure
 from intermodal.oci.config import config_bytes
 from intermodal.oci.digest import Digest
 from intermodal.project.value import Project
-from intermodal.rooms.build.content import labels, model_settings, read_row
+from intermodal.rooms.build.content import labels, model_settings, ports, read_row
 from intermodal.rooms.build.dockerfile.local_base import LocalBase
 from intermodal.rooms.build.dockerfile.text import HEADER, Pin, Plan, dockerfile, requirements
 from intermodal.rooms.build.secrets import refuse_secrets
@@ -134,7 +134,7 @@ def _plan(lock: Lock, card: ModelCard, project: Project, base: LocalBase, requir
         lock_digest=digest,
         python=lock.python,
         pip=PIP.filename,
-        config=_config(lock, labels(lock, card, project, digest)),
+        config=_config(lock, labels(lock, card, project, digest), ports(project)),
         model=bool(lock.model),
         app=bool(lock.app),
         requirements=requirements,
@@ -191,9 +191,11 @@ def _requests(lock: Lock) -> list[Request]:
     return list(found.values())
 
 
-def _config(lock: Lock, named: Mapping[str, str]) -> Mapping[str, object]:
+def _config(lock: Lock, named: Mapping[str, str], listens: Sequence[int]) -> Mapping[str, object]:
     """What our own image's config says, so that both roads end in the same."""
-    document = json.loads(config_bytes(layers=(), architecture="amd64", python=lock.python, labels=named))
+    document = json.loads(
+        config_bytes(layers=(), architecture="amd64", python=lock.python, labels=named, ports=listens)
+    )
     config: Mapping[str, object] = document["config"]
     return config
 
