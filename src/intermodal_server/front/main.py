@@ -85,6 +85,7 @@ class Front:
         """Run the HTTP server until a drain is complete."""
         from intermodal_server.front.app import App
         from intermodal_server.front.execute.workers import Dispatcher
+        from intermodal_server.front.grpc.setup import make_grpc
         from intermodal_server.front.guard.setup import make_guards
         from intermodal_server.front.health import Health
         from intermodal_server.front.http import make_server
@@ -106,6 +107,7 @@ class Front:
             guards=[self._instruments.began, *guard.guards],
             observers=[*guard.observers, *self._instruments.observers()],
         )
+        self._grpc = make_grpc(self._options, self._settings, app, self._log)
         self._server = make_server(app, slow_header_s=self._options.slow_body_s)
         self._end.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -115,6 +117,7 @@ class Front:
         self._spawn(self._start())
         self._spawn(self._instruments.serve())
         await self._server.serve(sockets=listeners)
+        await self._grpc.finished()
         for task in self._tasks:
             task.cancel()
 
@@ -146,6 +149,7 @@ class Front:
     async def _start(self) -> None:
         from intermodal_server.front.start import become_ready
 
+        await self._grpc.start()
         golden = self._options.path(contract.GOLDEN_PATH)
         reason = await become_ready(self._service, golden, self._workers, self._log)
         if reason is None:
@@ -191,6 +195,7 @@ class Front:
         self._health.draining = True
         if serving:
             await asyncio.sleep(self._settings.serve.drain_s)
+        self._grpc.leave(self._settings.serve.timeout_s)
         self._server.close_after_answers()
         if serving:
             await asyncio.sleep(LAST_ANSWERS_S)
