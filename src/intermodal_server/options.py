@@ -35,6 +35,7 @@ class ObserveOptions:
     ring: int = 0  # predictions
     ring_inputs: bool = False
     access_log: str = "errors"  # off | errors | all
+    otel: tuple[tuple[str, str], ...] = ()  # the OTEL_… variables
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def _observe(environment: Mapping[str, str], http_port: int) -> ObserveOptions:
         ring=_number(environment, contract.ENV_RING, int, 0, 0),
         ring_inputs=_flag(environment, contract.ENV_RING_INPUTS),
         access_log=access_log,
+        otel=tuple(item for item in environment.items() if item[0].startswith("OTEL_")),
     )
 
 

@@ -70,6 +70,8 @@ class App:
             (b"x-request-id", exchange.request_id.encode("ascii")),
             (b"content-length", b"%d" % len(body)),
         ]
+        if exchange.trace is not None:
+            head.append((b"traceresponse", exchange.trace.response))
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": body})
 

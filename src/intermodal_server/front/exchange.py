@@ -13,9 +13,13 @@ import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from intermodal_server.front.limits import Receive, header_map
 from intermodal_server.tensors import Tensor
+
+if TYPE_CHECKING:
+    from intermodal_server.front.observe.trace.context import Context
 
 MAX_REQUEST_ID_CHARS = 128
 _PREFIX = os.urandom(6).hex()
@@ -42,6 +46,7 @@ class Exchange:
         "request_id",
         "rows",
         "started_s",
+        "trace",
         "traffic",
     )
 
@@ -65,6 +70,7 @@ class Exchange:
         self.entered_s = 0.0  # when the tensors came to the executor
         self.inputs: Sequence[Tensor] = ()
         self.outputs: Sequence[Tensor] = ()
+        self.trace: Context | None = None  # when traces are on
 
     @classmethod
     def of_scope(cls, scope: Mapping[str, object], receive: Receive) -> Exchange:

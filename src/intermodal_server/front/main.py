@@ -118,6 +118,7 @@ class Front:
         self._spawn(self._instruments.serve())
         await self._server.serve(sockets=listeners)
         await self._grpc.finished()
+        await self._instruments.finish()
         for task in self._tasks:
             task.cancel()
 
