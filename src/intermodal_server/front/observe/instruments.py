@@ -13,13 +13,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import orjson
 
 from intermodal_server import __version__
 from intermodal_server.front.app import Observer
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.observe.access import AccessLog
 from intermodal_server.front.observe.exposition import OPENMETRICS_TYPE, TEXT_TYPE, Family, Sample, render
 from intermodal_server.front.observe.listener import Listener, Page, Pages, Question
 from intermodal_server.front.observe.metrics import FINE_EDGES_S, Metrics, triton_families
@@ -29,6 +30,9 @@ from intermodal_server.front.observe.sketches import MAX_CLASSES, Sketches
 from intermodal_server.front.service import Service
 from intermodal_server.log import Log
 from intermodal_server.options import ObserveOptions
+
+if TYPE_CHECKING:
+    from intermodal_server.front.observe.trace.tracer import Tracer
 
 SKETCHES_FORMAT = 1
 REASONS = ("crash", "exit", "hang", "memory", "model", "other")
@@ -45,6 +49,9 @@ class Instruments:
         self._metrics = Metrics()
         self._sketches = Sketches()
         self._ring = Ring(options.ring, inputs=options.ring_inputs) if options.ring else None
+        self._tracer = (
+            self._make_tracer() if any(name.startswith("OTEL_EXPORTER_") for name, _ in options.otel) else None
+        )
         self._workers: dict[int, int] = {}
         self._replaced: Counter[str] = Counter()
         self._listener = Listener(self._pages(), log)
@@ -53,12 +60,18 @@ class Instruments:
     def began(self, exchange: Exchange) -> None:
         """A request has come; never refuses. Must be the first guard, so that none goes uncounted."""
         self._metrics.began(exchange)
+        if self._tracer is not None:
+            self._tracer.began(exchange)
 
     def observers(self) -> list[Observer]:
         """Who wants to know how requests ended."""
         found: list[Observer] = [self._metrics.ended, self._sketches.ended]
         if self._ring is not None:
             found.append(self._ring.ended)
+        if self._options.access_log != "off":
+            found.append(AccessLog(self._log, everything=self._options.access_log == "all").ended)
+        if self._tracer is not None:
+            found.append(self._tracer.ended)
         return found
 
     # --- what the front tells -----------------------------------------------------------------------------------------
@@ -84,6 +97,32 @@ class Instruments:
     def close(self) -> None:
         """Stop offering the pages."""
         self._listener.close()
+
+    async def finish(self) -> None:
+        """The last word: no more pages, and what waits to be sent is sent."""
+        self.close()
+        if self._tracer is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._tracer.close)
+
+    def _make_tracer(self) -> Optional[Tracer]:
+        """The traces, when the variables say where to."""
+        from intermodal_server.front.observe.trace.settings import read_settings
+
+        settings = self._service.settings
+        resource = {
+            "service.name": settings.name,
+            "service.version": settings.version,
+            "service.instance.id": self._metrics.instance,
+            "telemetry.sdk.name": "intermodal",
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.version": __version__,
+        }
+        found = read_settings(dict(self._options.otel), resource, self._log.warning)
+        if found is None:
+            return None
+        from intermodal_server.front.observe.trace.tracer import Tracer
+
+        return Tracer(found, self._log)
 
     def _pages(self) -> Pages:
         pages = {"/metrics": self._metrics_page, "/sketches": self._sketches_page, "/health": self._health_page}
@@ -112,6 +151,8 @@ class Instruments:
         failed = self._sketches.failed
         yield Family("intermodal_sketch_failures", "counter", "Outputs that could not be counted.", _one(failed))
         yield from process_families(self._metrics.since_s, self._workers)
+        if self._tracer is not None:
+            yield from self._tracer.families()
         if self._options.triton:
             yield from triton_families(self._metrics, model, executor.waiting)
 

@@ -69,6 +69,7 @@ class Listener:
     _connections: set[asyncio.StreamWriter] = field(default_factory=set)
     _turn: Optional[asyncio.Lock] = None
     _closed: bool = False
+    _paths: dict[str, int] = field(default_factory=dict)  # of Unix sockets -> inode
 
     async def serve_tcp(self, host: str, port: int) -> None:
         """Listen on a port, as soon as it is free."""
@@ -96,6 +97,7 @@ class Listener:
                 if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
                     os.unlink(path)  # of a front that was killed
                 listener.bind(path)
+                self._paths[path] = os.stat(path).st_ino
                 os.chmod(path, 0o666)  # noqa: S103 - as the server's own socket: the folder decides who reaches it
                 listener.listen(MAX_CONNECTIONS)
             except OSError:
@@ -131,6 +133,11 @@ class Listener:
             server.close()
         for writer in list(self._connections):
             writer.close()
+        for path, inode in self._paths.items():
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == inode:  # else another front has taken its place
+                    os.unlink(path)
+        self._paths.clear()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:

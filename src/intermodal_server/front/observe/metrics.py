@@ -84,7 +84,9 @@ class Metrics:
         traffic.rows += rows
         if batch_rows > 0:
             traffic.runs += rows / batch_rows
-            traffic.batch.add(batch_rows)
+            histogram = traffic.batch
+            histogram.sum += batch_rows
+            histogram.counts[bisect_left(ROW_EDGES, batch_rows)] += 1
         histogram = traffic.compute
         histogram.sum += compute_s
         histogram.counts[bisect_left(EDGES_S, compute_s)] += 1

@@ -289,7 +289,7 @@ def _array(datatype: str, data: bytes) -> array.array[Any]:
     values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()
-    return values if datatype != "FP32" else array.array("d", values)
+    return values
 
 
 def _strings(parts: list[bytes], most: int) -> Counter[Any]:
@@ -327,20 +327,16 @@ def _count_classes(output: Output, sketch: Sketch, counted: Counter[Any]) -> Non
 def _count_numbers(output: Output, sketch: Sketch, values: array.array[float], width: int) -> None:
     sketch.numbers = sketch.numbers or Numbers()
     if width == 1:
-        sketch.numbers.add(values)
+        sketch.numbers.add(values if values.typecode == "d" else array.array("d", values))
         return
     flat = values.tolist()
-    best: list[float] = []
-    places: list[int] = []
-    for start in range(0, len(flat), width):
-        row = flat[start : start + width]
-        top = max(row)
-        total = sum(row)
-        if total != total and any(value != value for value in row):
-            sketch.numbers.nan += 1
-            sketch.missing += 1
-            continue
-        best.append(top)
-        places.append(row.index(top))
-    _count_classes(output, sketch, Counter(places))
+    rows: list[list[float]] = [flat[start : start + width] for start in range(0, len(flat), width)]
+    total = sum(flat)
+    if total != total:  # a NaN somewhere, or infinities of both signs
+        seen = len(rows)
+        rows = [row for row in rows if not any(value != value for value in row)]
+        sketch.numbers.nan += seen - len(rows)
+        sketch.missing += seen - len(rows)
+    best = list(map(max, rows))
+    _count_classes(output, sketch, Counter(map(list.index, rows, best)))
     sketch.numbers.add(array.array("d", best))
