@@ -19,7 +19,7 @@ import http.client
 import json
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from intermodal.host import Host
 NEWEST = (1, 47)
 TIMEOUT_S = 60.0
 SYSTEM_SOCKET = Path("/var/run/docker.sock")
+Dial = Callable[[float | None], socket.socket]
 _FRAME = struct.Struct(">BxxxI")  # stream (1 output, 2 error), length
 
 
@@ -43,22 +44,36 @@ class ApiError(EngineError):
         self.status = status
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float | None) -> None:
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, dial: Dial, timeout_s: float | None) -> None:
         super().__init__("docker", timeout=timeout_s)
-        self._path = path
+        self._dial = dial
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        self.sock = self._dial(self.timeout)
 
 
 class DockerApi:
-    """One daemon; opens a connection for each request."""
+    """One daemon; opens a connection for each request.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: its Unix socket; only told in messages when there is another way to it.
+        dial: makes a connection to it, when that is not a matter of the path.
+    """
+
+    def __init__(self, path: Path, dial: Dial | None = None) -> None:
         self.path = path
+        self.dial = dial or self._connect
+
+    def _connect(self, timeout_s: float | None) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(str(self.path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     @cached_property
     def about(self) -> Any:
@@ -130,7 +145,7 @@ class DockerApi:
         content_type: str = "application/json",
         timeout_s: float | None = TIMEOUT_S,
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = _UnixConnection(self.path, timeout_s)
+        connection = _Connection(self.dial, timeout_s)
         pieces = body is not None and not isinstance(body, bytes)
         headers = {"Content-Type": content_type} if body is not None else {}
         if pieces:
@@ -147,6 +162,44 @@ class DockerApi:
             raise unreachable(self.path, error) from error
         finally:
             connection.close()
+
+
+def hijack(api: DockerApi, container: str, argv: Sequence[str], timeout_s: float) -> socket.socket:
+    """A socket to the input and output of a command in a running container; its output comes in frames.
+
+    Raises:
+        ApiError: the daemon refused.
+        EngineError: there is no daemon, or it broke off.
+    """
+    streams = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
+    made = api.json("POST", f"/containers/{container}/exec", {**streams, "Cmd": list(argv)})
+    body = b'{"Detach": false, "Tty": false}'
+    head = (
+        f"POST /{api.version}/exec/{made['Id']}/start HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+        f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    try:
+        connection = api.dial(timeout_s)
+    except OSError as error:
+        raise unreachable(api.path, error) from error
+    try:
+        connection.sendall(head.encode() + body)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):  # byte by byte: what follows is the command's
+            byte = connection.recv(1)
+            if not byte or len(answer) > 1 << 16:
+                raise ConnectionResetError("no answer to a command")
+            answer += byte
+        status = int(answer.split(b" ", 2)[1])
+        if status not in (101, 200):
+            raise ApiError("Docker refused", status, "a command in a container was not started")
+    except (OSError, ValueError, IndexError) as error:
+        connection.close()
+        raise unreachable(api.path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def demultiplex(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -47,10 +47,10 @@ class DockerDriver:
 
     name = "docker"
 
-    def __init__(self, store: Store, host: Host) -> None:
+    def __init__(self, store: Store, host: Host, api: DockerApi | None = None) -> None:
         self._store = store
         self._host = host
-        self._api = DockerApi(find_socket(host))
+        self._api = api or DockerApi(find_socket(host))
 
     @property
     def shares_sockets(self) -> bool:

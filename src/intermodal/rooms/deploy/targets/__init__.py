@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "get_target"]
 
-NAMES = ("sandbox",)
+NAMES = ("local", "ssh://HOST", "sandbox")
 
 
 def get_target(name: str, model: str, exposure: Exposure, *, store: Store, host: Host, events: Events) -> Target:
@@ -28,6 +28,10 @@ def get_target(name: str, model: str, exposure: Exposure, *, store: Store, host:
         from intermodal.rooms.deploy.targets.sandbox import SandboxTarget
 
         return SandboxTarget(model, exposure, store=store, host=host, events=events)
+    if name == "local" or name.startswith("ssh://"):
+        from intermodal.rooms.deploy.targets.docker import DockerTarget
+
+        return DockerTarget(name, model, exposure, store=store, host=host, events=events)
     raise InputError(
         f"there is no target {name!r}",
         found=f"targets: {', '.join(NAMES)}",

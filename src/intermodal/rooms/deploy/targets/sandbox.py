@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -30,7 +29,7 @@ from intermodal.engine.forward import LOOPBACK
 from intermodal.engine.http import get
 from intermodal.engine.image import read_image, unpacked_layers
 from intermodal.engine.interface import Endpoint
-from intermodal.errors import EngineError, InputError, PortTakenError
+from intermodal.errors import EngineError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.host.held import lock_file
@@ -42,6 +41,7 @@ from intermodal.rooms.deploy.envoy.program import envoy
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.target import ReplicaReport, Scrape, Seen, Traffic
 from intermodal.rooms.deploy.targets.kept import Kept, replace_file
+from intermodal.rooms.deploy.targets.ports import check_port
 
 _ANSWER_BYTES = 32 << 20
 _ENDS_TOLD = 3
@@ -80,7 +80,7 @@ class SandboxTarget:
             unpacked_layers(self._store, read_image(self._store, revision.image), self._host, self._events)
         exposure = self._exposure
         if not self._gateway.lives or exposure.port not in {one.exposure.port for one in self._plan().sites}:
-            _check_port(exposure.address, exposure.port)
+            check_port(exposure.address, exposure.port)
 
     def tend(self) -> str:
         """Tell the gateway where replicas are, and keep it running."""
@@ -303,26 +303,3 @@ def _problem(statuses: Sequence[Mapping[str, Any]]) -> str:
         if int(status.get("ends", 0)) >= _ENDS_TOLD and status.get("problem"):
             return f"ended {status['ends']} times: {'; '.join(status['problem'])}"
     return ""
-
-
-def _check_port(address: str, port: int) -> None:
-    """Return when nobody listens on a port.
-
-    Raises:
-        PortTakenError: somebody does.
-        InputError: this machine has no such address.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((address, port))
-            trial.listen(1)
-        except OSError as error:
-            if error.errno == 98:
-                raise PortTakenError(
-                    f"cannot offer the model on port {port}",
-                    found=f"somebody else listens on {address}:{port}",
-                    next="give it another one: port = … under [deploy], or --port",
-                ) from error
-            raise InputError(f"cannot listen on {address}:{port}", found=str(error.strerror)) from error
