@@ -26,6 +26,7 @@ from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.grpc.health import Health
 from intermodal_server.front.grpc.inference import Answerer, Inference
 from intermodal_server.front.grpc.messages import HEALTH, INFERENCE, request_classes
+from intermodal_server.front.grpc.wire import check_fields, check_small
 from intermodal_server.front.limits import Refusal, decompress
 from intermodal_server.log import Log
 
@@ -69,8 +70,10 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type
         return self._table.get(handler_call_details.method)
 
     def _unary(self, path: str, request: Any, answer: Answerer) -> Any:
+        check = check_fields if path.endswith("/infer") else check_small
+
         async def work(exchange: Exchange, context: Any) -> bytes:
-            return await answer(await self._message(context, request), exchange)
+            return await answer(await self._message(context, request, check), exchange)
 
         async def handle(_: Any, context: Any) -> Any:
             return await self._answer(path, context, work)
@@ -79,7 +82,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type
 
     def _watch(self, path: str, request: Any) -> Any:
         async def work(_: Exchange, context: Any) -> None:
-            await self.health.watch(await self._message(context, request), context)
+            await self.health.watch(await self._message(context, request, check_small), context)
 
         async def handle(_: Any, context: Any) -> None:
             await self._answer(path, context, work)
@@ -109,8 +112,8 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type
             context.set_trailing_metadata(trailers)
             return result
 
-    async def _message(self, context: Any, request: Any) -> Any:
-        """The call's message.
+    async def _message(self, context: Any, request: Any, check: Callable[[bytes], None]) -> Any:
+        """The call's message; `check` sees its bytes first.
 
         Raises:
             Refusal: 400, 408 or 413.
@@ -122,6 +125,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type
         encoding = _compression(data)
         if encoding:
             data = decompress(bytearray(data), encoding, self._limit)
+        check(data)
         try:
             return request.FromString(data)
         except DecodeError:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from intermodal_server.contract import DATATYPES, ModelSettings
+from intermodal_server.front.classify import classes
 from intermodal_server.front.grpc.messages import message
 from intermodal_server.front.limits import MAX_ID_CHARS, MAX_OUTPUTS, MAX_RANK, Refusal
 from intermodal_server.front.v2 import MAX_ELEMENTS
@@ -129,7 +130,7 @@ def select(request: Any, outputs: Sequence[Tensor]) -> list[Tensor]:
     """The requested outputs in the order of the request; all when none is named.
 
     Raises:
-        Refusal: 400, an output is requested twice, or the model does not have it, or in a form that is not offered.
+        Refusal: 400, an output is requested twice, or the model does not have it, or in a form that it cannot have.
     """
     if not request.outputs:
         return list(outputs)
@@ -143,10 +144,20 @@ def select(request: Any, outputs: Sequence[Tensor]) -> list[Tensor]:
             raise Refusal(400, f"output {name[:64]!r} is requested twice")
         if document.parameters:
             _refuse_shared_memory(document.parameters)
-            if "classification" in document.parameters:
-                raise Refusal(400, "the classification extension is not offered over gRPC")
-        chosen[name] = by_name[name]
+        chosen[name] = _as_asked(by_name[name], document.parameters)
     return list(chosen.values())
+
+
+def _as_asked(output: Tensor, parameters: Any) -> Tensor:
+    if "classification" not in parameters:
+        return output
+    count = parameters["classification"].int64_param
+    if count < 1:
+        raise Refusal(400, "parameter classification must be a number of classes")
+    try:
+        return classes(output, count)
+    except TensorError as error:
+        raise Refusal(400, str(error)) from None
 
 
 def format_infer(settings: ModelSettings, request_id: str, outputs: Sequence[Tensor]) -> bytes:

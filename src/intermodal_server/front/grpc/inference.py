@@ -66,7 +66,7 @@ class Inference:
         return _bytes("ModelReadyResponse", {"ready": self._service.health_body()["ready"]})
 
     async def _server(self, _request: Any, _exchange: Exchange) -> bytes:
-        extensions = ["model_configuration", "model_repository", "statistics"]
+        extensions = ["classification", "model_configuration", "model_repository", "statistics"]
         document = {"name": "intermodal", "version": __version__, "extensions": extensions}
         return _bytes("ServerMetadataResponse", document)
 
