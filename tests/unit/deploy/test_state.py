@@ -143,7 +143,15 @@ def test_a_command_waits_for_the_writer_and_is_taken_once(state: StateFile) -> N
         with StateFile(state.path) as other:
             other.ask(held.model, Command.ABORT, "somebody")
             other.ask(held.model, Command.PROMOTE, "somebody")
-        assert [held.take_request() for _ in range(3)] == [Command.ABORT, Command.PROMOTE, None]
+        first = held.next_request()
+        assert first is not None and first == held.next_request() and first[1] is Command.ABORT
+        stored = state.rollout(held.model)
+        assert stored is not None
+        held.intend(stored, replace(stored.rollout, reason="asked"), (), request=first[0])
+        second = held.next_request()
+        assert second is not None and second[1] is Command.PROMOTE
+        held.drop_request(second[0])
+        assert held.next_request() is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import quote
 
@@ -110,16 +110,33 @@ class Client:
     """Asks one model, over one kept connection; `close` must be called."""
 
     def __init__(self, endpoint: Endpoint, model: str, timeout_s: float) -> None:
-        self._path = f"/v2/models/{quote(model, safe='')}/infer"
-        self._connection = connection(endpoint, timeout_s)
+        self._connect(connection(endpoint, timeout_s), model)
+
+    @classmethod
+    def over(
+        cls, connected: HTTPConnection, model: str, *, prefix: str = "", headers: Mapping[str, str] | None = None
+    ) -> Client:
+        """One that asks over a connection of the caller's, below a path and with headers of the caller's."""
+        client = cls.__new__(cls)
+        client._connect(connected, model, prefix, headers or {})
+        return client
+
+    def _connect(
+        self, connected: HTTPConnection, model: str, prefix: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._path = f"{prefix}/v2/models/{quote(model, safe='')}/infer"
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._connection = connected
         self.broken = False  # at least one request got no answer at all
+        self.status = 0  # of the last answer
 
     def infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The V2 body that answers `request`, or `{"error": text}`."""
         body = json.dumps(request, ensure_ascii=False, allow_nan=False).encode()
         try:
-            self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+            self._connection.request("POST", self._path, body, self._headers)
             answer = self._connection.getresponse()
+            self.status = answer.status
             data = answer.read(_MAX_ANSWER_BYTES + 1)
         except (OSError, HTTPException) as error:
             self._connection.close()

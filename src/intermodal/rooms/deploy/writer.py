@@ -116,9 +116,19 @@ class Writer:
         )  # fmt: skip
         return Stored(int(made.lastrowid or 0), rollout, "", rollout.over, now_s)
 
-    def intend(self, stored: Stored, after: Rollout, actions: tuple[Action, ...]) -> tuple[Stored, int]:
-        """The rollout in its next state, and the number of the transition to be marked by `done`."""
+    def intend(
+        self, stored: Stored, after: Rollout, actions: tuple[Action, ...], *, request: int | None = None
+    ) -> tuple[Stored, int]:
+        """The rollout in its next state, and the number of the transition to be marked by `done`.
+
+        Args:
+            stored: as it was.
+            after: its next state.
+            actions: what will be done for it.
+            request: the command that led to it, which is taken from the queue.
+        """
         with self.state.transaction():
+            self.state.connection.execute("DELETE FROM requests WHERE id = ?", (request,))
             made = self.state.connection.execute(
                 "INSERT INTO transitions (rollout_id, at_s, before, after, actions) VALUES (?, ?, ?, ?, ?)",
                 (stored.id, self.state.clock.now_s(), encode(stored.rollout), encode(after), encode(actions)),
@@ -164,19 +174,21 @@ class Writer:
                 (stored.id, stored.id, _VERDICTS_KEPT),
             )
 
-    def take_request(self) -> Command | None:
-        """The oldest command that waits for this model, taken from the queue."""
+    def next_request(self) -> tuple[int, Command] | None:
+        """The oldest command that waits for this model, with its number; it waits until `intend` or `drop_request`."""
         model = self.state.model(self.target, self.name)
         if model is None:
             return None
-        rows = self.state.connection.execute(
-            "SELECT id, command FROM requests WHERE model_id = ? ORDER BY id LIMIT 1", (model.id,)
-        ).fetchall()
-        if not rows:
-            return None
+        with told("cannot read the state of rollouts", self.state.path):
+            row = self.state.connection.execute(
+                "SELECT id, command FROM requests WHERE model_id = ? ORDER BY id LIMIT 1", (model.id,)
+            ).fetchone()
+        return (int(row[0]), Command(row[1])) if row else None
+
+    def drop_request(self, number: int) -> None:
+        """Forget a command that changed nothing."""
         with self.state.transaction():
-            self.state.connection.execute("DELETE FROM requests WHERE id = ?", (rows[0][0],))
-        return Command(rows[0][1])
+            self.state.connection.execute("DELETE FROM requests WHERE id = ?", (number,))
 
     def taken_down(self) -> None:
         """Nothing of this model runs any more."""
