@@ -19,12 +19,16 @@ class Health:
     draining: bool = False
     workers: int = 0
     blocked: str = ""  # why nobody could get in, whatever the model does
+    broken: str = ""  # the open circuit, in words
+    retry_s: int = 1
 
     @property
     def reason(self) -> str:
         """Why the server is not ready, "" when it is."""
         if self.draining:
             return "draining"
+        if self.broken:
+            return self.broken
         if self.phase != "ready":
             return f"{self.phase}: {self.detail}" if self.detail else self.phase
         if self.blocked:
@@ -34,7 +38,7 @@ class Health:
     @property
     def serving(self) -> bool:
         """Whether requests are taken: also while draining, and while a worker is being replaced."""
-        return self.phase == "ready"
+        return self.phase == "ready" and not self.broken
 
     def body(self) -> dict[str, Any]:
         """The answer of /v2/health/ready; clients read `ready`, people read `reason`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +24,22 @@ class HttpServer(uvicorn.Server):
 
     def install_signal_handlers(self) -> None:
         """Leave signals alone; the name that uvicorn before 0.29 used."""
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted and not read from."""
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(
+            lambda: LimitedProtocol(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            ),
+            connection,
+        )
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to another front; those that are here go on."""
+        for server in self.servers:
+            server.close()
 
     def close_after_answers(self) -> None:
         """From now on every answer carries `Connection: close`."""

@@ -14,12 +14,16 @@ import logging
 import os
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intermodal_server import contract, control
 from intermodal_server.log import Log
 from intermodal_server.options import Options, front_site, read_options
 from intermodal_server.process import become_child
+from intermodal_server.pulse import Pulse
+
+if TYPE_CHECKING:
+    from intermodal_server.front.exchange import Exchange
 
 BEAT_S = 0.5
 LAST_ANSWERS_S = 0.25
@@ -41,18 +45,22 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="front")
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--log", type=int, default=2, help="descriptor for log lines; 1 and 2 are the model's")
+    parser.add_argument("--pulse", type=int, required=True, help="descriptor of the page that counts good answers")
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--listen", required=True)
+    parser.add_argument("--hold", action="store_true", help="take connections only when ready")
     given = parser.parse_args(arguments)
     become_child(given.parent)
     options = read_options(os.environ)
     site = front_site(options)
     if site:
         sys.path.insert(0, site)
-    log = Log("front")
+    log = Log("front", given.log)
     logging.getLogger("uvicorn.error").addHandler(_LogHandler(log))
     logging.getLogger("uvicorn.error").propagate = False
-    front = Front(options, options.settings(), socket.socket(fileno=given.control), given.workers, log)
+    front = Front(options, options.settings(), given, log)
     listeners = [socket.socket(fileno=int(number)) for number in given.listen.split(",")]
     try:
         import uvloop
@@ -65,19 +73,19 @@ def run(arguments: list[str]) -> int:
             loop.run_until_complete(front.serve(listeners))
         finally:
             loop.close()
-    return 0
+    os._exit(0)  # a model that hangs in a thread would keep the interpreter from ending
 
 
 class Front:
     """Everything of the front that lives as long as its process."""
 
-    def __init__(
-        self, options: Options, settings: contract.ModelSettings, end: socket.socket, workers: int, log: Log
-    ) -> None:
+    def __init__(self, options: Options, settings: contract.ModelSettings, given: argparse.Namespace, log: Log) -> None:
         self._options = options
         self._settings = settings
-        self._end = end
-        self._workers = workers
+        self._end = socket.socket(fileno=given.control)
+        self._pulse = Pulse(given.pulse)
+        self._workers = given.workers
+        self._hold = given.hold
         self._log = log
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -105,7 +113,7 @@ class Front:
             self._service,
             self._log,
             guards=[self._instruments.began, *guard.guards],
-            observers=[*guard.observers, *self._instruments.observers()],
+            observers=[*guard.observers, *self._instruments.observers(), self._count_good],
         )
         self._grpc = make_grpc(self._options, self._settings, app, self._log)
         self._server = make_server(app, slow_header_s=self._options.slow_body_s)
@@ -114,18 +122,23 @@ class Front:
         loop.set_exception_handler(self._on_loop_error)
         loop.add_reader(self._end.fileno(), self._on_control)
         self._spawn(self._beat())
-        self._spawn(self._start())
         self._spawn(self._instruments.serve())
+        start = self._spawn(self._start())
+        if self._hold:
+            await start
+            self._spawn(self._grpc.start())  # waits until the other front has left its port
+        self._spawn(self._say_started())
         await self._server.serve(sockets=listeners)
         await self._grpc.finished()
         await self._instruments.finish()
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -139,18 +152,26 @@ class Front:
             "the event loop reports an error", reason=str(context.get("message")), error=repr(context.get("exception"))
         )
 
-    async def _beat(self) -> None:
+    def _count_good(self, exchange: Exchange, status: int) -> None:
+        """Tell the supervisor's page of an answer of the model; golden replay does not come by here."""
+        if status == 200 and exchange.outputs:
+            self._pulse.answered()
+
+    async def _say_started(self) -> None:
         while not self._server.started:
             await asyncio.sleep(0.01)
         control.send(self._end, "started")
+
+    async def _beat(self) -> None:
         while True:
-            control.send(self._end, "beat")
+            control.send(self._end, "beat", reason=self._health.reason)
             await asyncio.sleep(BEAT_S)
 
     async def _start(self) -> None:
         from intermodal_server.front.start import become_ready
 
-        await self._grpc.start()
+        if not self._hold:
+            await self._grpc.start()
         golden = self._options.path(contract.GOLDEN_PATH)
         reason = await become_ready(self._service, golden, self._workers, self._log)
         if reason is None:
@@ -177,6 +198,12 @@ class Front:
         elif kind == "gone":
             self._dispatcher.remove(int(message["worker"]))
             self._instruments.worker_gone(int(message["worker"]), str(message.get("reason", "")))
+        elif kind == "leave":
+            self._spawn(self._leave() if "pid" not in message else self._let_leave(int(message["pid"])))
+        elif kind == "adopt" and descriptors:
+            self._spawn(self._server.adopt(socket.socket(fileno=descriptors[0])))
+        elif kind == "circuit":
+            self._health.broken, self._health.retry_s = str(message["reason"]), int(message["retry_s"])
         elif kind == "failed":
             self._health.phase, self._health.detail = "failed", str(message.get("reason", ""))
         elif kind == "drain" and not self._health.draining:
@@ -190,6 +217,20 @@ class Front:
 
     def _ask_to_replace(self, pid: int, reason: str) -> None:
         control.send(self._end, "kill", pid=pid, reason=reason)
+
+    async def _let_leave(self, pid: int) -> None:
+        """Give a worker no further request; say so when it has finished its last."""
+        await self._dispatcher.release(pid)
+        control.send(self._end, "left", pid=pid)
+
+    async def _leave(self) -> None:
+        """Make way for another front: no new connections, every answer the last of its connection."""
+        self._instruments.close()
+        self._server.stop_accepting()
+        self._grpc.leave(self._settings.serve.timeout_s)
+        self._server.close_after_answers()
+        await asyncio.sleep(LAST_ANSWERS_S)
+        self._server.should_exit = True
 
     async def _drain(self) -> None:
         serving = self._health.serving

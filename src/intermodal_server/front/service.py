@@ -98,7 +98,8 @@ class Service:
             Refusal: 503.
         """
         if not self.health.serving:
-            raise Refusal(503, f"not ready: {self.health.reason}", headers=RETRY, close=True)
+            retry = ((b"retry-after", b"%d" % self.health.retry_s),)
+            raise Refusal(503, f"not ready: {self.health.reason}", headers=retry, close=True)
 
     async def run(self, exchange: Exchange, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The model's outputs for a request's tensors.

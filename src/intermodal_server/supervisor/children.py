@@ -1,110 +1,177 @@
-"""One child process as the supervisor sees it: how it is started, what it said, when it may be started again.
+"""Child processes as the supervisor sees them: how they are started, what they said, when the next may start.
 
-Takes `Options` for the command lines, hands on `Child` values; sends no signals but to processes it started.
+Takes `Options` for the command lines, hands on `Child` values; what they print comes back through a pipe, so that a
+model that writes to descriptor 1 or 2 meets the log's limits and nothing else. Our own log lines take a descriptor of
+their own.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import signal
+import secrets
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from intermodal_server import contract
+from intermodal_server import contract, pulse
 from intermodal_server.control import pair
 from intermodal_server.options import Options
+from intermodal_server.supervisor import family, output
 
 CODE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FRONT, WORKER = "front", "worker"
 SETTLED_S = 10.0  # a process that lived so long after its start begins with a clean sheet
+SETTLED_ANSWERS = 5  # and so does one that has answered
 MAX_DELAY_S = 5.0
+OOM_SCORES = {FRONT: 200, WORKER: 500}  # whom the kernel should take before the supervisor, when memory ends
 
 
-@dataclass
+@dataclass(eq=False)
 class Child:
     """A running front or worker."""
 
-    kind: str  # front | worker
+    kind: str  # FRONT or WORKER
     number: int
     pid: int
+    mark: str
     control: socket.socket
+    printed: int  # descriptor: what it prints
+    page: int  # descriptor of the page with its count of good answers, -1 for a worker
     started_s: float
+    held: bool = False  # a front that takes no connections before it is ready
     up: bool = False  # said "started" or "loaded"
-    reason: str = ""  # why it failed, in its own words
-    silent_s: float = 0.0  # time the supervisor has spent awake since the last heartbeat
+    leaving: bool = False  # asked to finish what it has and go
     asked_to_die: bool = False
+    reason: str = ""  # why it failed, in its own words
+    said: str = ""  # by a front: why it is not ready
+    deaf_s: float = math.inf  # when it closed its control socket
+    silent_s: float = 0.0  # time the supervisor has spent awake since the last heartbeat
+    answers_before: int = 0  # good answers of all children when it started
+    loaded_bytes: int = 0  # memory once it was up
+    noticed_bytes: int = 0  # memory when its growth was last told
 
     @property
     def name(self) -> str:
         """How log lines call it."""
-        return "front" if self.kind == "front" else f"worker-{self.number}"
-
-    def kill(self) -> None:
-        """End it and everything it has started, at once."""
-        self.asked_to_die = True
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return
+        return "front" if self.kind == FRONT else f"worker-{self.number}"
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A place for one child, kept filled; remembers how its predecessors ended."""
 
     kind: str
     number: int
     child: Child | None = None
+    successor: Child | None = None  # starts while the child still works
     early_deaths: int = 0  # in a row, before the child was up
     delay_s: float = 0.0
     due_s: float = 0.0
-    reasons: list[str] = field(default_factory=list)
 
-    def buried(self, now_s: float) -> None:
-        """Take note that the child is dead, and decide when the next may start."""
-        child, self.child = self.child, None
-        if child is None:
+    def buried(self, child: Child, now_s: float, answers: int) -> None:
+        """Take note that a child of this slot is dead, and decide when the next may start."""
+        if child is self.successor:
+            self.successor = None
+            return
+        if child is not self.child:
+            return
+        self.child, self.successor = self.successor, None
+        if child.leaving:
             return
         if not child.up:
             self.early_deaths += 1
-        lived_s = now_s - child.started_s
-        if child.up and lived_s >= SETTLED_S:
+        elif now_s - child.started_s >= SETTLED_S or answers - child.answers_before >= SETTLED_ANSWERS:
             self.delay_s = 0.0
         self.due_s = now_s + self.delay_s
         self.delay_s = min(MAX_DELAY_S, max(0.1, self.delay_s * 2))
 
 
-def _spawn(command: Sequence[str], inherited: Sequence[int]) -> int:
-    process = subprocess.Popen(
-        list(command), stdin=subprocess.DEVNULL, pass_fds=list(inherited), start_new_session=True
-    )
+class Starter:
+    """Starts children with their descriptors; one for the life of the supervisor."""
+
+    def __init__(self, options: Options, listeners: Sequence[socket.socket], workers: int, threads: int) -> None:
+        self._options = options
+        self._listeners = [listener.fileno() for listener in listeners]
+        self._workers = workers
+        self._threads = threads
+
+    def front(self, *, held: bool, now_s: float) -> Child:
+        """A new front on the shared listening sockets.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        page = pulse.new_page()
+        arguments = [
+            *("--workers", str(self._workers), "--threads", str(self._threads), "--pulse", str(page)),
+            *("--listen", ",".join(map(str, self._listeners))),
+            *(["--hold"] if held else []),
+        ]
+        command = [*_interpreter(self._options), "-I", "-S", CODE_DIR, "front", *arguments]
+        try:
+            child = _spawn(FRONT, 0, command, [page, *self._listeners], now_s)
+        except OSError:
+            os.close(page)
+            raise
+        child.held, child.page = held, page
+        return child
+
+    def worker(self, number: int, now_s: float) -> Child:
+        """A new worker that will load the model and say so.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        arguments = ["--number", str(number), "--threads", str(self._threads)]
+        return _spawn(WORKER, number, [*worker_command(self._options), *arguments], [], now_s)
+
+
+def _spawn(kind: str, number: int, command: Sequence[str], inherited: Sequence[int], now_s: float) -> Child:
+    ours, theirs = pair()
+    reading, writing = output.pipe()
+    log = os.dup(2)
+    mark = f"{kind}-{number}-{secrets.token_hex(8)}"
+    try:
+        process = subprocess.Popen(
+            [*command, "--control", str(theirs.fileno()), "--parent", str(os.getpid()), "--log", str(log)],
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            pass_fds=[theirs.fileno(), log, *inherited],
+            env={**os.environ, family.MARK: mark},
+            start_new_session=True,
+        )
+    except OSError:
+        ours.close()
+        os.close(reading)
+        raise
+    finally:
+        theirs.close()
+        os.close(writing)
+        os.close(log)
     process.returncode = 0  # reaped by the supervisor's own wait, not by this object
-    return process.pid
+    _prefer_to_kill(process.pid, OOM_SCORES[kind])
+    ours.setblocking(False)
+    return Child(kind, number, process.pid, mark, ours, reading, -1, now_s)
+
+
+def _prefer_to_kill(pid: int, score: int) -> None:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(str(score))
+    except OSError:  # not Linux, or it is gone already
+        return
 
 
 def _interpreter(options: Options) -> list[str]:
     return list(options.python) or [sys.executable]
 
 
-def start_front(options: Options, listeners: Sequence[socket.socket], workers: int, now_s: float) -> Child:
-    """A new front on the shared listening sockets."""
-    ours, theirs = pair()
-    descriptors = [listener.fileno() for listener in listeners]
-    command = [
-        *(*_interpreter(options), "-I", "-S", CODE_DIR, "front"),
-        *("--control", str(theirs.fileno()), "--parent", str(os.getpid()), "--workers", str(workers)),
-        *("--listen", ",".join(map(str, descriptors))),
-    ]
-    pid = _spawn(command, [theirs.fileno(), *descriptors])
-    theirs.close()
-    ours.setblocking(False)
-    return Child("front", 0, pid, ours, now_s)
-
-
 def worker_command(options: Options) -> list[str]:
-    """The interpreter of the model's environment, with what comes before the role.
+    """The interpreter of the model's environment, with what comes before the arguments.
 
     The venv's own where it can be started; with an explicit loader there is no venv, so the worker adds the venv's
     packages itself.
@@ -117,17 +184,3 @@ def worker_command(options: Options) -> list[str]:
         return [*options.python, "-I", "-S", CODE_DIR, "worker", "--site", f"{venv}/lib/{version}/site-packages"]
     python = f"{venv}/bin/python3"
     return [python if os.path.exists(python) else sys.executable, "-I", CODE_DIR, "worker"]
-
-
-def start_worker(options: Options, number: int, threads: int, now_s: float) -> Child:
-    """A new worker that will load the model and say so."""
-    ours, theirs = pair()
-    command = [
-        *worker_command(options),
-        *("--control", str(theirs.fileno()), "--parent", str(os.getpid())),
-        *("--number", str(number), "--threads", str(threads)),
-    ]
-    pid = _spawn(command, [theirs.fileno()])
-    theirs.close()
-    ours.setblocking(False)
-    return Child("worker", number, pid, ours, now_s)

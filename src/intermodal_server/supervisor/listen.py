@@ -25,6 +25,7 @@ def _tcp(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
+        listener.setblocking(False)  # front and stand-in may both be woken by one connection
     except OSError as error:
         listener.close()
         raise ListenError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
@@ -39,6 +40,7 @@ def _unix(path: str) -> socket.socket:
         listener.bind(path)
         os.chmod(path, 0o666)  # noqa: S103 - the folder decides who reaches it; user ids differ across the mount
         listener.listen(BACKLOG)
+        listener.setblocking(False)  # front and stand-in may both be woken by one connection
     except OSError as error:
         listener.close()
         raise ListenError(f"cannot listen on {path}: {error.strerror or error}") from error

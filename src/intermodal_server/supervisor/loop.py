@@ -1,15 +1,14 @@
-"""The supervisor's loop: keeps one front and its workers running, hands connections between them, drains on SIGTERM.
+"""The supervisor's loop: signals, messages, deaths and time, each handed to the part that has the rules for it.
 
 Takes options, settings and listening sockets; hands on an exit status.
 
-Rules, in order:
-1. Every child that ends is reaped, orphans of the container too.
-2. A worker that says why it cannot load at the first start ends the server with that reason; one that dies at its
+Rules, in order (those of `nursery`, `fronts`, `crew`, `memory`, `circuit` and `stand_in` stand there):
+1. A model that says why it cannot load at the first start ends the server with that reason; one that dies at the first
    start `MAX_EARLY_DEATHS` times in a row as well. Before it exits, the reason stands on the probe for `linger_s`.
-3. Any other death is followed by a replacement, at once the first time, then with growing delay.
-4. A front that is silent for `hang_s` is killed and replaced. Only time in which the supervisor itself ran is
-   counted, so a paused container does not lose its front when it goes on.
-5. SIGTERM or SIGINT drains: the front is told, and given `drain_s` plus one time-out plus `DRAIN_SLACK_S`; exit 0
+2. Any other death is followed by a replacement, unless the circuit is open. An open circuit is no reason to restart the
+   container: liveness stays true, readiness is false and says why.
+3. Liveness is false when the server has given up, and when the front itself (not the model in it) keeps dying.
+4. SIGTERM or SIGINT drains: the front is told, and given `drain_s` plus one time-out plus `DRAIN_SLACK_S`; exit 0
    when it ends by itself with status 0.
 """
 
@@ -23,16 +22,24 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from intermodal_server import control
 from intermodal_server.contract import ModelSettings
 from intermodal_server.log import Log
 from intermodal_server.options import Options
-from intermodal_server.supervisor.children import Child, Slot, start_front, start_worker
+from intermodal_server.supervisor.children import FRONT, WORKER, Child, Starter
+from intermodal_server.supervisor.circuit import CLOSED, OPEN, Circuit
+from intermodal_server.supervisor.crew import Crew
+from intermodal_server.supervisor.fronts import Fronts
+from intermodal_server.supervisor.memory import MemoryWatch
+from intermodal_server.supervisor.nursery import Nursery
+from intermodal_server.supervisor.stand_in import Truth
 
 MAX_EARLY_DEATHS = 3
 TICK_S = 0.25
-FRONT_START_S = 60.0
+BUSY_TICK_S = 0.02  # while connections wait for a front
+MEMORY_S = 0.5
 DRAIN_SLACK_S = 10.0
+HANG_MARGIN_S = 1.5  # beyond timeout_s, before a front that holds the model is taken to hang
+LEAVE_HUNG_S = 3.0  # for a front with a hung model to finish the rest
 
 
 class Supervisor:
@@ -44,21 +51,41 @@ class Supervisor:
         settings: ModelSettings,
         listeners: Sequence[socket.socket],
         threads: int,
+        memory: MemoryWatch,
         log: Log,
     ) -> None:
+        serve = settings.serve
         self._options = options
         self._settings = settings
-        self._listeners = list(listeners)
-        self._threads = threads
         self._log = log
-        self._front = Slot("front", 0)
-        self._workers = [Slot("worker", number) for number in range(1, settings.serve.workers + 1)]
+        self._memory = memory
+        self._in_front = serve.mode in ("inline", "thread")  # the front holds the model
+        workers = 0 if self._in_front else serve.workers
+        self._leave_s = serve.timeout_s + HANG_MARGIN_S
         self._selector = selectors.DefaultSelector()
+        starter = Starter(options, listeners, workers, threads)
+        self._nursery = Nursery(starter, self._selector, self._on_message, self._on_death, log)
+        self._fronts = Fronts(
+            self._nursery,
+            listeners,
+            self._selector,
+            self._truth,
+            holds_model=self._in_front,
+            hang_s=self._leave_s if self._in_front else options.hang_s,
+            hold_s=serve.timeout_s,
+            log=log,
+        )
+        self._crew = Crew(self._nursery, workers, self._fronts.tell, self._leave_s, log)
+        self._circuit = Circuit()  # of the model
+        self._front_circuit = Circuit()  # of a front without a model
+        self._told = CLOSED
+        self._last_death = ""
         self._exit: int | None = None
-        self._ever_loaded = False
         self._failure = ""
         self._end_s: float | None = None  # when a failed start or a drain is over in any case
         self._draining = False
+        self._now_s = time.monotonic()
+        self._memory_due_s = self._now_s
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     def run(self) -> int:
@@ -69,190 +96,176 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        self._selector.register(reading, selectors.EVENT_READ, None)
-        for slot in [self._front, *self._workers]:
-            self._start(slot)
-        last_s = time.monotonic()
+        self._selector.register(reading, selectors.EVENT_READ, lambda: self._on_signals(os.read(reading, 4096)))
+        last_s = self._now_s
         try:
             while self._exit is None:
-                for key, _ in self._selector.select(TICK_S):
-                    if key.data is None:
-                        self._on_signals(os.read(reading, 4096))
-                    else:
-                        self._on_messages(key.data)
-                self._reap()
-                now_s = time.monotonic()
-                self._tick(now_s, min(now_s - last_s, 2 * TICK_S))
-                last_s = now_s
+                self._tick(min(self._now_s - last_s, 2 * TICK_S))
+                last_s = self._now_s
+                for key, _ in self._selector.select(BUSY_TICK_S if self._fronts.standing_in else TICK_S):
+                    if key.fd in self._selector.get_map():  # an earlier one of this turn may have ended it
+                        key.data()
+                self._nursery.reap()
+                self._now_s = time.monotonic()
         finally:
-            self._end_children()
+            self._fronts.finish()
+            self._nursery.end()
         return self._exit
 
     def _on_signals(self, received: bytes) -> None:
         if {signal.SIGTERM, signal.SIGINT} & set(received) and not self._draining:
             serve = self._settings.serve
             self._draining = True
-            self._end_s = time.monotonic() + serve.drain_s + serve.timeout_s + DRAIN_SLACK_S
+            self._end_s = self._now_s + serve.drain_s + serve.timeout_s + DRAIN_SLACK_S
             self._log.info("draining", drain_s=serve.drain_s)
-            if self._failure or self._front.child is None:
+            front = self._fronts.child
+            if self._failure or front is None or not front.up:
                 self._exit = 1 if self._failure else 0
             else:
-                self._tell_front("drain")
+                self._fronts.tell("drain")
 
-    def _tick(self, now_s: float, awake_s: float) -> None:
-        front = self._front.child
+    def _tick(self, awake_s: float) -> None:
+        now_s = self._now_s
         if self._end_s is not None and now_s >= self._end_s and self._exit is None:
             if self._draining:
                 self._log.error("the drain did not end in time; requests are lost")
             self._exit = 1
-        if front is not None and not front.asked_to_die:
-            front.silent_s += awake_s
-            limit_s = self._options.hang_s if front.up else FRONT_START_S
-            if front.silent_s > limit_s:
-                self._log.error("the front hangs and is replaced", silent_s=round(front.silent_s, 1))
-                front.kill()
-        if not self._failure:
-            for slot in [self._front, *self._workers]:
-                if slot.child is None and now_s >= slot.due_s and self._exit is None:
-                    self._start(slot)
+        self._watch_circuit()
+        if not self._failure and not self._draining:
+            self._fill()
+            self._watch_memory()
+        self._fronts.tick(now_s, awake_s)
+        self._crew.tick(now_s)
+        self._nursery.tick(now_s)
 
-    # --- children -----------------------------------------------------------------------------------------------------
-    def _start(self, slot: Slot) -> None:
-        now_s = time.monotonic()
+    def _fill(self) -> None:
+        open_now = self._circuit_state() == OPEN
         try:
-            if slot.kind == "front":
-                child = start_front(self._options, self._listeners, len(self._workers), now_s)
-            else:
-                child = start_worker(self._options, slot.number, self._threads, now_s)
+            if not (open_now and self._in_front) and self._fronts.fill(self._now_s) is not None:
+                self._told = CLOSED
+                self._crew.connect_all()
+            if not open_now:
+                self._crew.fill(self._now_s)
         except OSError as error:
-            self._give_up(f"{slot.kind} cannot be started: {error.strerror or error}")
-            return
-        slot.child = child
-        self._selector.register(child.control, selectors.EVENT_READ, slot)
-        self._log.info(f"{child.name} starts", pid=child.pid)
-        if slot.kind == "front":
-            if self._draining:
-                self._tell_front("drain")
-            for worker in self._workers:
-                if worker.child is not None and worker.child.up:
-                    self._connect(worker.child)
+            self._give_up(f"a process cannot be started: {error.strerror or error}")
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            for slot in [self._front, *self._workers]:
-                if slot.child is not None and slot.child.pid == pid:
-                    self._bury(slot, slot.child, _exit_text(status), status)
+    # --- what is true -------------------------------------------------------------------------------------------------
+    def _circuit_state(self) -> str:
+        return self._circuit.state(self._now_s, self._nursery.answers)
 
-    def _bury(self, slot: Slot, child: Child, how: str, status: int) -> None:
-        self._on_messages(slot)  # what it said last
-        if child.control.fileno() >= 0:
-            self._selector.unregister(child.control)
-            child.control.close()
-        child.kill()  # what it has started goes with it
-        slot.buried(time.monotonic())
-        if slot.kind == "front" and self._draining:
-            self._exit = 0 if status == 0 and not self._failure else 1
-            self._log.info("drained" if self._exit == 0 else f"the front ended during the drain: {how}")
-            return
-        self._log.warning(f"{child.name} ended", how=how, pid=child.pid, reason=child.reason)
-        if slot.kind == "worker":
-            self._tell_front("gone", worker=child.number, reason=how)
+    def _truth(self) -> Truth:
         if self._failure:
+            return Truth(live=False, reason=f"failed: {self._failure}", hold=False)
+        front_dies = self._front_circuit.state(self._now_s, self._nursery.answers) == OPEN
+        live = not front_dies and self._fronts.slot.early_deaths < MAX_EARLY_DEATHS
+        if self._draining:
+            return Truth(live=live, reason="draining", hold=False)
+        if self._circuit_state() == OPEN:
+            wait_s = self._circuit.wait_s(self._now_s)
+            return Truth(live=live, reason=self._circuit_reason(), hold=False, retry_s=max(1, round(wait_s)))
+        return Truth(live=live, reason=self._fronts.reason, hold=self._fronts.ever_ready)
+
+    def _circuit_reason(self) -> str:
+        return f"the model keeps dying ({self._last_death}); it is started again after a pause"
+
+    def _watch_circuit(self) -> None:
+        state = self._circuit_state()
+        if state == self._told:
             return
-        if child.reason and not self._ever_loaded:
-            self._give_up(child.reason)
-        elif slot.early_deaths >= MAX_EARLY_DEATHS:
-            why = child.reason or f"{child.name} ended {slot.early_deaths} times while it started ({how})"
-            self._give_up(why)
+        self._told = state
+        if state == OPEN:
+            wait_s = self._circuit.wait_s(self._now_s)
+            self._log.error("the circuit is open", reason=self._circuit_reason(), pause_s=round(wait_s, 1))
+            self._fronts.tell("circuit", reason=self._circuit_reason(), retry_s=max(1, round(wait_s)))
+        else:
+            self._log.info(f"the circuit is {state}")
+            self._fronts.tell("circuit", reason="", retry_s=1)
 
     def _give_up(self, reason: str) -> None:
         """Say why on the probe for a while, then exit."""
         self._log.error("the server gives up", reason=reason)
         self._failure = reason
-        self._end_s = time.monotonic() + self._options.linger_s
-        if not self._tell_front("failed", reason=reason):
-            self._exit = 1
+        self._end_s = self._now_s + self._options.linger_s
+        self._fronts.tell("failed", reason=reason)
 
-    def _end_children(self) -> None:
-        children = [slot.child for slot in [self._front, *self._workers] if slot.child is not None]
-        for child in children:
-            child.kill()
-            child.control.close()
-        for child in children:
-            try:
-                os.waitpid(child.pid, 0)
-            except ChildProcessError:
-                continue
+    def _watch_memory(self) -> None:
+        if self._now_s < self._memory_due_s:
+            return
+        self._memory_due_s = self._now_s + MEMORY_S
+        front = self._fronts.child
+        if self._in_front:
+            models = [front] if front is not None and front.up and not front.leaving else []
+        else:
+            models = self._crew.up
+        verdict = self._memory.look(os.getpid(), self._nursery, models, self._log)
+        if verdict is None:
+            return
+        child = next(child for child in models if child.pid == verdict.pid)
+        if verdict.kill:
+            self._log.error(f"{child.name} is killed before memory ends", limit=self._memory.limit_bytes)
+            self._nursery.kill(child, "out of memory")
+        elif self._in_front:
+            self._fronts.retire(child, "it nears the memory limit", beside=verdict.beside, leave_s=self._leave_s)
+        else:
+            self._crew.retire(child, "it nears the memory limit", beside=verdict.beside)
+
+    # --- deaths -------------------------------------------------------------------------------------------------------
+    def _on_death(self, child: Child, how: str, status: int) -> None:
+        answers = self._nursery.answers
+        if self._memory.kernel_has_killed():
+            how = f"{how}; the kernel killed a process for want of memory"
+        if child.kind == FRONT and self._draining and child is self._fronts.child:
+            self._exit = 0 if status == 0 and not self._failure else 1
+            self._log.info("drained" if self._exit == 0 else f"the front ended during the drain: {how}")
+            return
+        self._log.warning(f"{child.name} ended", how=how, pid=child.pid, reason=child.reason)
+        slot = self._fronts.slot
+        if child.kind == FRONT:
+            self._fronts.dead(child, answers)
+        else:
+            slot = self._crew.dead(child, how, answers) or slot
+        if self._failure or child.leaving:
+            return
+        if child.kind == WORKER or self._in_front:
+            self._last_death = f"last: {child.reason or how}"
+            self._circuit.died(self._now_s, answers)
+        else:
+            self._front_circuit.died(self._now_s, answers)
+        if self._fronts.ever_ready and (child.kind == WORKER or self._in_front):
+            return
+        if child.reason and not child.up:
+            self._give_up(child.reason)
+        elif slot.early_deaths >= MAX_EARLY_DEATHS:
+            self._give_up(child.reason or f"{child.name} ended {slot.early_deaths} times while it started ({how})")
 
     # --- messages -----------------------------------------------------------------------------------------------------
-    def _tell_front(self, kind: str, **fields: Any) -> bool:
-        front = self._front.child
-        return front is not None and control.send(front.control, kind, **fields)
-
-    def _connect(self, worker: Child) -> None:
-        """Give a loaded worker and the front the two ends of a new connection."""
-        front = self._front.child
-        if front is None:
-            return
-        for_front, for_worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with for_front, for_worker:
-            if control.send(worker.control, "connection", fd=for_worker.fileno()):
-                control.send(front.control, "worker", worker=worker.number, pid=worker.pid, fd=for_front.fileno())
-
-    def _on_messages(self, slot: Slot) -> None:
-        child = slot.child
-        while child is not None and child.control.fileno() >= 0:
-            try:
-                received = control.receive(child.control)
-            except (BlockingIOError, InterruptedError):
-                return
-            except (OSError, ValueError):
-                received = None
-            if received is None:
-                self._selector.unregister(child.control)
-                child.control.close()
-                if not child.asked_to_die and child.kind == "worker":
-                    child.kill()  # it cannot be told anything any more
-                return
-            self._on_message(slot, child, received[0])
-
-    def _on_message(self, slot: Slot, child: Child, message: dict[str, Any]) -> None:
-        kind = message.get("kind")
-        if kind in ("started", "loaded"):
-            child.up, child.silent_s, slot.early_deaths = True, 0.0, 0
-            if kind == "loaded":
-                self._ever_loaded = True
-                self._connect(child)
+    def _on_message(self, child: Child, message: dict[str, Any]) -> None:
+        kind, reason = message.get("kind"), str(message.get("reason", ""))
+        if kind == "started":
+            self._fronts.started(child)
+        elif kind == "loaded":
+            child.up = True
+            self._crew.loaded(child)
         elif kind == "beat":
-            child.silent_s = 0.0
+            self._fronts.heard(child, reason)
         elif kind == "failed":
-            child.reason = str(message.get("reason", ""))
+            child.reason = reason
         elif kind == "ready":
+            self._fronts.ever_ready = True
             self._log.info("ready", cases=message.get("cases"))
         elif kind == "unfit" and not self._failure:
-            self._give_up(str(message.get("reason", "")))
+            self._give_up(reason)
+        elif kind == "left":
+            self._crew.left(int(message.get("pid", 0)))
         elif kind == "kill":
-            self._kill_worker(int(message.get("pid", 0)), str(message.get("reason", "")))
+            self._on_kill(child, int(message.get("pid", 0)), reason)
 
-    def _kill_worker(self, pid: int, reason: str) -> None:
-        """Kill that very process, not whoever has taken its place by now."""
-        for slot in self._workers:
-            if slot.child is not None and slot.child.pid == pid:
-                self._log.warning(f"{slot.child.name} is replaced", reason=reason)
-                slot.child.kill()
-
-
-def _exit_text(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            return f"signal {signal.Signals(number).name}"
-        except ValueError:
-            return f"signal {number}"
-    return f"status {os.WEXITSTATUS(status)}"
+    def _on_kill(self, front: Child, pid: int, reason: str) -> None:
+        """The front wants a worker replaced, or itself because a model hangs in one of its threads."""
+        if pid == front.pid:
+            front.reason = reason
+            self._circuit.died(self._now_s, self._nursery.answers)
+            self._last_death = f"last: {reason}"
+            self._fronts.retire(front, reason, beside=False, leave_s=LEAVE_HUNG_S)
+        else:
+            self._crew.kill(pid, reason)

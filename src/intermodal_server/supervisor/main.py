@@ -8,9 +8,12 @@ import os
 from intermodal_server import contract
 from intermodal_server.log import Log
 from intermodal_server.options import OptionError, read_options
-from intermodal_server.process import raise_descriptor_limit, usable_cores
+from intermodal_server.process import raise_descriptor_limit
+from intermodal_server.supervisor.cgroup import usable_cores
+from intermodal_server.supervisor.family import adopt_orphans
 from intermodal_server.supervisor.listen import ListenError, open_listeners
 from intermodal_server.supervisor.loop import Supervisor
+from intermodal_server.supervisor.memory import MemoryWatch
 
 EXIT_SETTINGS = 2
 EXIT_LISTEN = 3
@@ -39,9 +42,10 @@ def run() -> int:
     except ListenError as error:
         log.error("an address cannot be listened on", reason=str(error))
         return EXIT_LISTEN
+    adopt_orphans()
     threads = max(1, usable_cores() // settings.serve.workers)
     try:
-        return Supervisor(options, settings, listeners, threads, log).run()
+        return Supervisor(options, settings, listeners, threads, MemoryWatch(None), log).run()
     finally:
         if options.socket:
             with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ is verified before any is opened; what goes wrong is told to the supervisor in o
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import socket
 import sys
@@ -43,13 +44,15 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="worker")
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--log", type=int, default=2, help="descriptor for log lines; 1 and 2 are the model's")
     parser.add_argument("--number", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--site", default="", help="site-packages to add, where the interpreter is not the venv's")
     options = parser.parse_args(arguments)
     become_child(options.parent)
     set_threads(options.threads)
-    log = Log(f"worker-{options.number}")
+    log = Log(f"worker-{options.number}", options.log)
+    faulthandler.enable()  # a crash in native code leaves its Python stack in the log
     if options.site:
         import site
 

@@ -38,6 +38,7 @@ class WorkerLink:
         self._reader = reader
         self._writer = writer
         self.given_up = False
+        self.done = asyncio.Event()  # set when it answers nobody any more
 
     @classmethod
     async def open(cls, number: int, pid: int, descriptor: int) -> WorkerLink:

@@ -86,6 +86,18 @@ class Dispatcher:
             if link in self._idle:
                 self._idle.remove(link)
 
+    async def release(self, pid: int) -> None:
+        """Give a worker no further request; return when it has answered the one it has."""
+        link = next((link for link in self._links.values() if link.pid == pid), None)
+        if link is None:
+            return
+        del self._links[link.number]
+        if link in self._idle:
+            self._idle.remove(link)
+        else:
+            await link.done.wait()
+        link.close()
+
     async def wait_for_workers(self, count: int) -> None:
         """Return once `count` workers can be asked."""
         while self.workers < count:
@@ -162,9 +174,12 @@ class Dispatcher:
         if self._links.get(link.number) is link:
             self._idle.append(link)
             self._pump()
+        else:
+            link.done.set()
 
     def _drop(self, link: WorkerLink, why: str, job: Job) -> None:
         self._log.error("a worker lost its request", worker=link.number, request=job.request_id, reason=why)
+        link.done.set()
         if self._links.get(link.number) is link:
             self.remove(link.number)
             self._replace(link.pid, why)
