@@ -3,7 +3,7 @@
 Rules:
 1. A key that would change the image or how it serves is refused, because an image without it would be another image
    than the one asked for; so is one that promises protection (encryption).
-2. A key of a later room (scan, sign, deploy, secrets) changes nothing yet: one notice names them all.
+2. A key of a later room (scan, sign) changes nothing yet: one notice names them all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from intermodal.errors import NotBuiltYetError
 from intermodal.project.schema import ProjectFile
 
-LATER_TABLES = ("scan", "sign", "deploy", "secrets")
+LATER_TABLES = ("scan", "sign")
 
 
 def refuse(settings: ProjectFile, file_name: str) -> None:

@@ -41,6 +41,10 @@ KeyFile = Annotated[
     str, Meta(pattern=r"^file:/.+$", description='file:/PATH in the container, such as "file:/run/secrets/keys"')
 ]
 PositiveInt = Annotated[int, Meta(ge=1)]
+Duration = Annotated[
+    str, Meta(pattern=r"^\d{1,6}(\.\d{1,3})?(s|m|h|d)$", description='a time such as "90s", "30m", "1h" or "2d"')
+]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
@@ -139,8 +143,8 @@ class Step(Table, frozen=True):
     """One step of `[deploy] steps`."""
 
     weight: Percent | None = None
-    min_requests: int | None = None
-    max_time: str | None = None
+    min_requests: PositiveInt | None = None
+    max_time: Duration | None = None
     pause: bool = False
 
 
@@ -170,6 +174,13 @@ class Autoscale(Table, frozen=True):
     max: PositiveInt = 1
 
 
+class Notify(Table, frozen=True):
+    """`[deploy.notify]`."""
+
+    webhook: str | None = None  # gets a POST with JSON for each change of a rollout
+    command: str | None = None  # gets the same JSON on standard input
+
+
 class Deploy(Table, frozen=True):
     """`[deploy]`."""
 
@@ -179,14 +190,20 @@ class Deploy(Table, frozen=True):
     gateway: str | None = None
     host: str | None = None
     path: str = "/"
-    port: int = 8080
+    port: Port = 8080
+    address: str = "127.0.0.1"  # where the gateway listens; "0.0.0.0" is everywhere
+    certificate: str | None = None  # PEM files of the gateway, renewed without a restart
+    key: str | None = None
+    sticky: str | None = None  # a header whose value keeps a user on one revision
     strategy: Literal["auto", "canary", "blue-green", "shadow", "rolling"] = "auto"
     replicas: PositiveInt = 1
     steps: tuple[Step, ...] = ()
-    bake: str = "30m"
+    bake: Duration = "30m"
+    max_hold: Duration | None = None  # what is held for a shift is rolled back after so long; else it waits
     analysis: Analysis = Analysis()
     resources: Resources = Resources()
     autoscale: Autoscale | None = None
+    notify: Notify = Notify()
 
 
 class Secret(Table, frozen=True):

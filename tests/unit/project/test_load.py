@@ -219,7 +219,7 @@ def test_keys_of_later_rooms_are_one_notice(tmp_path: Path) -> None:
         '[scan]\nfail_on = "low"\n[push]\nto = "r.example/x"\n[sign]\nkey = "env:K"\n'
         '[deploy]\ntarget = "local"\n[secrets]\nA = { from = "env:A" }\n',
     )
-    assert project.notices == ("not built yet, without effect: [scan], [sign], [deploy], [secrets]",)
+    assert project.notices == ("not built yet, without effect: [scan], [sign]",)
 
 
 def test_keys_that_promise_protection_are_refused(tmp_path: Path) -> None:
