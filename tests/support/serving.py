@@ -248,6 +248,7 @@ def serve(
     code: Path = CODE_DIR,
     tcp: bool = False,
     wait: bool = True,
+    exact: Mapping[str, str] | None = None,
     **variables: Any,
 ) -> Iterator[Served]:
     """The server over `root`.
@@ -258,6 +259,7 @@ def serve(
         code: the server's folder.
         tcp: listen on a free port of loopback too.
         wait: return only when it is ready.
+        exact: variables by their whole names.
         variables: settings of the environment without their INTERMODAL_ prefix, in lower case.
     """
     folder = Path(tempfile.mkdtemp(prefix="im-"))
@@ -279,7 +281,7 @@ def serve(
         **variables,
     }
     environment = {f"INTERMODAL_{name.upper()}": str(value) for name, value in given.items()}
-    environment["PATH"] = os.environ["PATH"]
+    environment |= {"PATH": os.environ["PATH"], **(exact or {})}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(code)], env=environment, stdout=log, stderr=log, start_new_session=True
