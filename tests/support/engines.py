@@ -27,6 +27,8 @@ import pytest
 PACKAGES = {
     "dockerd": ["docker.io"],
     "podman": ["podman", "runc", "uidmap", "slirp4netns"],
+    "ssh": ["openssh-client"],
+    "sshd": ["openssh-server"],
     "ctr": ["containerd", "runc"],
     "skopeo": ["skopeo"],
     "docker-registry": ["docker-registry"],
