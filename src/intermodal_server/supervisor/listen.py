@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Sequence
 
 from intermodal_server.options import Options
 
@@ -59,3 +60,14 @@ def open_listeners(options: Options) -> list[socket.socket]:
     if options.socket:
         listeners.append(_unix(options.socket))
     return listeners
+
+
+def check_ports(addresses: Sequence[tuple[str, int]]) -> None:
+    """Try the ports that the front will open itself, so that one that is taken is told at once.
+
+    Raises:
+        ListenError: one of them is taken or not allowed.
+    """
+    for host, port in addresses:
+        if port:
+            _tcp(host, port).close()

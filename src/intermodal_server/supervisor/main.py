@@ -11,7 +11,7 @@ from intermodal_server.options import OptionError, read_options
 from intermodal_server.process import raise_descriptor_limit
 from intermodal_server.supervisor.cgroup import usable_cores
 from intermodal_server.supervisor.family import adopt_orphans
-from intermodal_server.supervisor.listen import ListenError, open_listeners
+from intermodal_server.supervisor.listen import ListenError, check_ports, open_listeners
 from intermodal_server.supervisor.loop import Supervisor
 from intermodal_server.supervisor.memory import MemoryWatch
 
@@ -30,6 +30,7 @@ def run() -> int:
     try:
         options = read_options(os.environ)
         settings = options.settings()
+        grpc_addresses = options.grpc_addresses(settings)
     except OptionError as error:
         log.error("a variable is wrong", reason=str(error))
         return EXIT_SETTINGS
@@ -39,6 +40,7 @@ def run() -> int:
     raise_descriptor_limit()
     try:
         listeners = open_listeners(options)
+        check_ports(grpc_addresses)
     except ListenError as error:
         log.error("an address cannot be listened on", reason=str(error))
         return EXIT_LISTEN
@@ -47,6 +49,6 @@ def run() -> int:
     try:
         return Supervisor(options, settings, listeners, threads, MemoryWatch(None), log).run()
     finally:
-        if options.socket:
+        for path in filter(None, (options.socket, options.grpc_socket)):
             with contextlib.suppress(OSError):
-                os.unlink(options.socket)
+                os.unlink(path)
