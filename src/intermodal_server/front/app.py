@@ -1,6 +1,6 @@
-"""The ASGI application: a table of paths, and what happens around every request.
+"""The application: a table of paths, and what happens around every request.
 
-Takes ASGI requests, hands on answers. The dialects fill the table when the front starts; there is one model and one
+Takes exchanges, hands on answers. The dialects fill the table when the front starts; there is one model and one
 version, so every path is known then, and finding a handler is one look into a dictionary.
 
 Rules, in order: nothing but the table exists, above all nothing that loads, unloads or fetches; probes answer from
@@ -10,19 +10,19 @@ tracebacks or versions; observers are told how every request ended and can break
 
 from __future__ import annotations
 
+import asyncio
 import traceback
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Callable
+from collections.abc import Sequence
+from typing import Callable
 
 from intermodal_server.front.compress import MIN_BYTES, WINDOW_BITS, compress
 from intermodal_server.front.dialects import invocations, page, predict, v1, v2, vertex
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.limits import Disconnected, Receive, Refusal
+from intermodal_server.front.limits import Disconnected, Refusal
 from intermodal_server.front.service import Answer, Handler, Routes, Service, json_answer
 from intermodal_server.front.v2 import Headers
 from intermodal_server.log import Log
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Guard = Callable[[Exchange], None]  # raises Refusal
 Observer = Callable[[Exchange, int], None]  # told the status; must not raise
 
@@ -45,35 +45,31 @@ class App:
             self._routes.update(dialect.routes(service))
         self._routes.update(vertex.routes(service, self._routes))
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
-        exchange = Exchange.of_scope(scope, receive)
+    async def answer(self, exchange: Exchange) -> Answer:
+        """Answer one request.
+
+        Raises:
+            Disconnected: the client has gone.
+        """
         try:
             self.admit(exchange)
             status, headers, body = await self.handler(exchange)(exchange)
         except Refusal as refusal:
             extra = [*refusal.headers, *([(b"connection", b"close")] if refusal.close else [])]
             status, headers, body = json_answer(refusal.status, {"error": refusal.message}, extra)
-        except Disconnected:
+        except (Disconnected, asyncio.CancelledError):
             self.observe(exchange, CLIENT_GONE)
-            return
+            raise
         except Exception as error:  # ours, not the model's: the client learns nothing, the log everything
             self._log.error("the front failed on a request", reason=repr(error), traceback=traceback.format_exc())
             status, headers, body = json_answer(500, {"error": "the server failed on this request"})
         self.observe(exchange, status)
         if len(body) >= MIN_BYTES and exchange.headers.get(b"accept-encoding") in WINDOW_BITS:
             headers, body = await _compressed(exchange, headers, body)
-        head = [
-            *headers,
-            (b"x-request-id", exchange.request_id.encode("ascii")),
-            (b"content-length", b"%d" % len(body)),
-        ]
+        head = [*headers, (b"x-request-id", exchange.request_id.encode("ascii"))]
         if exchange.trace is not None:
             head.append((b"traceresponse", exchange.trace.response))
-        await send({"type": "http.response.start", "status": status, "headers": head})
-        await send({"type": "http.response.body", "body": body})
+        return status, head, body
 
     def admit(self, exchange: Exchange) -> None:
         """Let every guard look, of whatever protocol the exchange is.

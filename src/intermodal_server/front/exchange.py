@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from intermodal_server.front.limits import Receive, header_map
+from intermodal_server.front.limits import Disconnected, Receive
 from intermodal_server.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -73,20 +73,16 @@ class Exchange:
         self.trace: Context | None = None  # when traces are on
 
     @classmethod
-    def of_scope(cls, scope: Mapping[str, object], receive: Receive) -> Exchange:
-        """The exchange of an ASGI request."""
-        return cls(str(scope["method"]), str(scope["path"]), header_map(scope["headers"]), receive)  # type: ignore[arg-type]
-
-    @classmethod
     def own(cls, traffic: str) -> Exchange:
         """A request of the server to itself, such as a golden case."""
-        exchange = cls("POST", "", {}, _nothing)
+        exchange = cls("POST", "", {}, no_body)
         exchange.traffic = traffic
         return exchange
 
 
-async def _nothing() -> dict[str, object]:
-    return {"type": "http.disconnect"}
+async def no_body(limit: int, grace_s: float) -> bytes:
+    """The body of a request that is no HTTP request."""
+    raise Disconnected
 
 
 def request_id(given: str | None) -> str:

@@ -1,67 +1,124 @@
-"""uvicorn as this server uses it: raw ASGI, no signals (the supervisor has them), limits in the protocol."""
+"""The HTTP server: listening sockets, the connections they bring, and their end.
+
+Takes sockets from the supervisor and an application, hands on nothing; `serve` returns when `should_exit` was set and
+every connection is closed. Signals belong to the supervisor.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
 
-import uvicorn
+from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.protocol import Connection
 
-from intermodal_server.front import limits
-from intermodal_server.front.protocol import LimitedProtocol
+BACKLOG = 2048
+Headers = Sequence[tuple[bytes, bytes]]
 
 
-class HttpServer(uvicorn.Server):
-    """A uvicorn server that ends when `should_exit` is set, never by a signal."""
+class Application(Protocol):
+    """Who answers."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
+    async def answer(self, exchange: Exchange) -> tuple[int, Headers, bytes]:
+        """Status, headers and body.
 
-    def install_signal_handlers(self) -> None:
-        """Leave signals alone; the name that uvicorn before 0.29 used."""
+        Raises:
+            Disconnected: there is nobody left to answer.
+        """
+        ...
+
+
+class HttpServer:
+    """One for the life of the front."""
+
+    def __init__(self, app: Application, *, slow_header_s: float) -> None:
+        self.app = app
+        self.slow_header_s = slow_header_s
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self.closing = False
+        self.started = False
+        self._exit = asyncio.Event()
+        self._servers: list[asyncio.AbstractServer] = []
+        self._second = 0
+        self._lines: dict[int, bytes] = {}
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+    @property
+    def should_exit(self) -> bool:
+        """Whether the end was asked for."""
+        return self._exit.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if value:
+            self._exit.set()
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept until `should_exit`, then return once every connection is done."""
+        for listener in sockets:
+            self._servers.append(await self.loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
+        self.started = True
+        await self._exit.wait()
+        self.stop_accepting()
+        self.close_after_answers()
+        while self.connections:
+            for connection in list(self.connections):
+                connection.finish()
+            await asyncio.sleep(0.05)
+
+    def _connection(self) -> Connection:
+        return Connection(self)
 
     async def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that somebody else has accepted and not read from."""
         connection.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(
-            lambda: LimitedProtocol(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
-            ),
-            connection,
-        )
+        await self.loop.connect_accepted_socket(self._connection, connection)
 
     def stop_accepting(self) -> None:
         """Leave new connections to another front; those that are here go on."""
-        for server in self.servers:
+        for server in self._servers:
             server.close()
 
     def close_after_answers(self) -> None:
         """From now on every answer carries `Connection: close`."""
-        LimitedProtocol.closing = True
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, LimitedProtocol):
-                connection.finish()
+        self.closing = True
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+    def head(self, status: int, headers: Headers, size: int, keep_alive: bool) -> bytes:
+        """Everything before the body.
+
+        Raises:
+            ValueError: a header would become two; a mistake of ours.
+        """
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._lines.clear()
+        line = self._lines.get(status)
+        if line is None:
+            date = formatdate(second, usegmt=True)
+            line = f"HTTP/1.1 {status} {_phrase(status)}\r\ndate: {date}\r\n".encode("ascii")
+            self._lines[status] = line
+        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+        if fields.count(b"\n") != len(headers):
+            raise ValueError("a header with a line break")
+        close = b"" if keep_alive or (b"connection", b"close") in headers else b"connection: close\r\n"
+        return b"%b%bcontent-length: %d\r\n%b\r\n" % (line, fields, size, close)
 
 
-def make_server(app: Any, *, slow_header_s: float) -> HttpServer:
-    """A server for `app` that has not started yet."""
-    LimitedProtocol.slow_header_s = slow_header_s
-    config = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=limits.KEEP_ALIVE_S,
-    )
-    return HttpServer(config)
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def make_server(app: Application, *, slow_header_s: float) -> HttpServer:
+    """A server for `app` that has not started yet; called inside the event loop."""
+    return HttpServer(app, slow_header_s=slow_header_s)

@@ -1,6 +1,6 @@
 """Limits before parsing: what a client may send, how fast, and how far it may be compressed.
 
-Takes the ASGI `receive` of one request, hands on its whole body, decoded; refuses with a status and a sentence.
+Takes the `receive` of one request, hands on its whole body, decoded; refuses with a status and a sentence.
 
 Rules, in order: a declared length above the limit is refused before a byte is read; a chunked body when it grows
 past it; a body slower than 16 KiB/s after a grace of `slow_body_s`; a content encoding other than gzip and deflate;
@@ -9,12 +9,12 @@ an expansion past the same limit.
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Awaitable, Mapping
-from typing import Any, Callable
+from typing import Callable, Union
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+Body = Union[bytes, bytearray]
+Receive = Callable[[int, float], Awaitable[Body]]  # largest size, grace in seconds: the body as it was sent
 
 MAX_HEADER_BYTES = 64 << 10
 MAX_HEADERS = 128
@@ -47,14 +47,6 @@ class Disconnected(Exception):
     """The client has gone away; nobody reads an answer."""
 
 
-def header_map(headers: list[tuple[bytes, bytes]]) -> Mapping[bytes, str]:
-    """Headers by lower-case name; of repeated ones the first."""
-    found: dict[bytes, str] = {}
-    for name, value in headers:
-        found.setdefault(name, value.decode("latin-1"))
-    return found
-
-
 def media_type(headers: Mapping[bytes, str]) -> str:
     """The content type without its parameters, "" when the client did not say."""
     return headers.get(b"content-type", "").partition(";")[0].strip().lower()
@@ -78,18 +70,19 @@ def _declared_length(headers: Mapping[bytes, str], limit: int) -> None:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise Refusal(400, "Content-Length is not a number", close=True)
     if int(text) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
 
 
-def _too_large(limit: int) -> Refusal:
+def too_large(limit: int) -> Refusal:
+    """The refusal of a body above the limit."""
     return Refusal(413, f"the request body is larger than {limit} bytes", close=True)
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: int, slow_body_s: float) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: int, slow_body_s: float) -> Body:
     """The whole body as it was before `Content-Encoding`.
 
     Args:
-        receive: of the ASGI request.
+        receive: of the request.
         headers: of the request, by lower-case name.
         limit: largest size in bytes, before and after decompression.
         slow_body_s: how long a body may take beyond what 16 KiB/s need.
@@ -98,57 +91,19 @@ async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: in
         Refusal: 400, 408, 413 or 415.
         Disconnected: the client went away.
     """
-    encoding = headers.get(b"content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "deflate"):
-        raise Refusal(415, "this content encoding is not accepted; send gzip, deflate or none", close=True)
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None:
+        encoding = encoding.strip().lower()
+        if encoding not in ("identity", "", "gzip", "deflate"):
+            raise Refusal(415, "this content encoding is not accepted; send gzip, deflate or none", close=True)
     _declared_length(headers, limit)
-    body = bytearray()
-    with _Patience(body, slow_body_s):
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            body += message.get("body", b"")
-            if len(body) > limit:
-                raise _too_large(limit)
-            if not message.get("more_body", False):
-                break
+    body = await receive(limit, slow_body_s)
     if encoding in ("gzip", "deflate"):
         return decompress(body, encoding, limit)
-    return bytes(body)
+    return body
 
 
-class _Patience:
-    """Ends the wait for a body that comes too slowly; one timer a request, where `wait_for` would take a task each."""
-
-    def __init__(self, body: bytearray, grace_s: float) -> None:
-        self._body = body
-        self._grace_s = grace_s
-        self._expired = False
-
-    def __enter__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._begin_s = self._loop.time()
-        self._timer = self._loop.call_later(self._grace_s, self._look)
-
-    def _look(self) -> None:
-        left_s = self._begin_s + self._grace_s + len(self._body) / SLOWEST_BYTES_PER_S - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
-        elif self._task is not None:
-            self._expired = True
-            self._task.cancel()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._timer.cancel()
-        if self._expired:
-            if self._task is not None and hasattr(self._task, "uncancel"):
-                self._task.uncancel()
-            raise Refusal(408, "the request body came too slowly", close=True) from None
-
-
-def decompress(data: bytearray, encoding: str, limit: int) -> bytes:
+def decompress(data: Body, encoding: str, limit: int) -> bytes:
     """`data` expanded, never by more than `limit` bytes.
 
     Raises:
@@ -162,7 +117,7 @@ def decompress(data: bytearray, encoding: str, limit: int) -> bytes:
             stream = zlib.decompressobj(wbits)
             out += stream.decompress(rest, limit + 1 - len(out))
             if len(out) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             if not stream.eof:
                 raise Refusal(400, f"the {encoding} body is cut short")
             rest = stream.unused_data

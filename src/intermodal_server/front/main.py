@@ -1,4 +1,4 @@
-"""Start of the front: its packages, its half of the control socket, uvicorn on the supervisor's sockets, and drain.
+"""Start of the front: its packages, its half of the control socket, HTTP on the supervisor's sockets, and drain.
 
 Takes descriptors from the supervisor, hands back heartbeats and whether the server is ready.
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import socket
 import sys
@@ -27,17 +26,6 @@ if TYPE_CHECKING:
 
 BEAT_S = 0.5
 LAST_ANSWERS_S = 0.25
-
-
-class _LogHandler(logging.Handler):
-    """uvicorn's own warnings as lines of our log."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__(logging.ERROR)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._log.error("the HTTP server reports an error", reason=self.format(record))
 
 
 def run(arguments: list[str]) -> int:
@@ -58,8 +46,6 @@ def run(arguments: list[str]) -> int:
     if site:
         sys.path.insert(0, site)
     log = Log("front", given.log)
-    logging.getLogger("uvicorn.error").addHandler(_LogHandler(log))
-    logging.getLogger("uvicorn.error").propagate = False
     front = Front(options, options.settings(), given, log)
     listeners = [socket.socket(fileno=int(number)) for number in given.listen.split(",")]
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from intermodal_server.contract import ModelSettings, TensorSpec
-from intermodal_server.front.limits import Refusal
+from intermodal_server.front.limits import Body, Refusal
 from intermodal_server.front.v2 import decode_json
 from intermodal_server.tensors import Tensor, TensorError, encode, flatten, json_values, nest
 
@@ -77,7 +77,7 @@ def columns_of(instances: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
     return {name: [row[column] for row in instances] for column, name in enumerate(names)}
 
 
-def parse_predict(body: bytes, settings: ModelSettings) -> list[Tensor]:
+def parse_predict(body: Body, settings: ModelSettings) -> list[Tensor]:
     """The tensors of a `/predict` body.
 
     Raises:

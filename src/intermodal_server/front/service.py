@@ -17,7 +17,7 @@ from intermodal_server.contract import ModelSettings, TensorSpec
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.interface import Executor
 from intermodal_server.front.health import Health
-from intermodal_server.front.limits import Refusal, check_content_type, media_type, read_body
+from intermodal_server.front.limits import Body, Refusal, check_content_type, media_type, read_body
 from intermodal_server.front.signature import match
 from intermodal_server.front.statistics import Statistics
 from intermodal_server.front.v2 import Headers
@@ -74,7 +74,7 @@ class Service:
         self.health.workers = self.executor.workers
         return self.health.body()
 
-    async def body(self, exchange: Exchange, also: str = "") -> bytes:
+    async def body(self, exchange: Exchange, also: str = "") -> Body:
         """The request's body, decoded, when the model may be asked at all.
 
         Args:

@@ -25,7 +25,7 @@ import orjson
 
 from intermodal_server.contract import DATATYPES, ModelSettings
 from intermodal_server.front.classify import classes
-from intermodal_server.front.limits import MAX_ID_CHARS, MAX_OUTPUTS, MAX_RANK, Refusal
+from intermodal_server.front.limits import MAX_ID_CHARS, MAX_OUTPUTS, MAX_RANK, Body, Refusal
 from intermodal_server.tensors import (
     Tensor,
     TensorError,
@@ -83,7 +83,7 @@ class InferRequest:
 _REQUEST = msgspec.json.Decoder(RequestDocument)
 
 
-def decode_json(body: bytes | memoryview | msgspec.Raw, decoder: Any = None) -> Any:
+def decode_json(body: Body | memoryview | msgspec.Raw, decoder: Any = None) -> Any:
     """`body` as JSON, by `decoder` when it must have a certain form.
 
     Raises:
@@ -99,7 +99,7 @@ def decode_json(body: bytes | memoryview | msgspec.Raw, decoder: Any = None) -> 
         raise Refusal(400, f"the request is not valid: {error}"[:300]) from None
 
 
-def _header_length(text: str | None, body: bytes) -> int:
+def _header_length(text: str | None, body: Body) -> int:
     if text is None:
         return len(body)
     if not (text.isascii() and text.isdigit() and len(text) < 12) or int(text) > len(body):
@@ -184,7 +184,7 @@ def _classes(documents: list[OutputDocument] | None) -> dict[str, int]:
     return found
 
 
-def parse_request(body: bytes, header_length: str | None = None) -> InferRequest:
+def parse_request(body: Body, header_length: str | None = None) -> InferRequest:
     """The request in `body`.
 
     Args:

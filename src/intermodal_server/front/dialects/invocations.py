@@ -22,7 +22,7 @@ from intermodal_server import __version__
 from intermodal_server.front.dialects import values
 from intermodal_server.front.dialects.table import read_table, write_table
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.limits import Refusal, media_type
+from intermodal_server.front.limits import Body, Refusal, media_type
 from intermodal_server.front.service import JSON, Answer, Handler, Routes, Service, json_answer
 from intermodal_server.front.v2 import Headers, decode_json
 from intermodal_server.tensors import Tensor
@@ -62,7 +62,7 @@ class Invocations:
         body = await self._service.body(exchange, also=CSV)
         kind = exchange.headers.get(b"content-type", "")
         if media_type(exchange.headers) == CSV:
-            names, rows = read_table(body, self._settings, _header(kind))
+            names, rows = read_table(bytes(body), self._settings, _header(kind))
             tensors = values.from_frame(names, rows, self._settings)
         else:
             tensors = self._tensors(_decode(body))
@@ -98,7 +98,7 @@ def _header(kind: str) -> str:
     return ""
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: Body) -> Any:
     try:
         return decode_json(body)
     except Refusal:

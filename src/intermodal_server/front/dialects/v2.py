@@ -11,6 +11,7 @@ from typing import Any
 from intermodal_server import __version__
 from intermodal_server.front.dialects.config import model_config
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.limits import Body
 from intermodal_server.front.service import Answer, Routes, Service, json_answer
 from intermodal_server.front.v2 import Headers, format_response, parse_request, select_outputs
 
@@ -94,7 +95,7 @@ class V2:
 
 
 async def infer(
-    service: Service, exchange: Exchange, body: bytes, header_length: str | None = None
+    service: Service, exchange: Exchange, body: Body, header_length: str | None = None
 ) -> tuple[Headers, bytes]:
     """Headers and body of the answer to one V2 body.
 

@@ -22,7 +22,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from intermodal_server.front.app import CLIENT_GONE, App
-from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.exchange import Exchange, no_body
 from intermodal_server.front.grpc.health import Health
 from intermodal_server.front.grpc.inference import Answerer, Inference
 from intermodal_server.front.grpc.messages import HEALTH, INFERENCE, request_classes
@@ -160,11 +160,7 @@ def _exchange(path: str, context: Any) -> Exchange:
     headers: dict[bytes, str] = {}
     for name, value in context.invocation_metadata():
         headers.setdefault(name.encode("ascii"), value if isinstance(value, str) else value.decode("latin-1"))
-    return Exchange("POST", path, headers, _nothing)
-
-
-async def _nothing() -> dict[str, object]:
-    return {"type": "http.disconnect"}
+    return Exchange("POST", path, headers, no_body)
 
 
 def _compression(data: bytes) -> str:

@@ -1,0 +1,114 @@
+"""One HTTP request while it arrives: its head, and its body as far as it is here.
+
+Takes pieces of a body from the connection, hands the whole of it to whoever asks. A request is answered as soon as its
+head is here, so that a refusal needs no body; most bodies are whole by then, and nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol, Union
+
+from intermodal_server.front.limits import SLOWEST_BYTES_PER_S, Disconnected, Refusal, too_large
+
+HIGH_WATER_BYTES = 64 << 10  # of a body that nobody has asked for yet
+IGNORED_BYTES = 64 << 10  # a declared body of this size is read past when it was not needed
+
+
+class Source(Protocol):
+    """What a request needs of its connection."""
+
+    def want_body(self) -> None:
+        """Go on reading, and look after the clock."""
+        ...
+
+
+class Incoming:
+    """One request of one connection."""
+
+    __slots__ = (
+        "answered", "body", "expects", "failure", "grace_s", "headers", "keep_alive", "limit", "method", "path",
+        "since_s", "source", "waiter", "whole",
+    )  # fmt: skip
+
+    def __init__(self, method: str, path: str, headers: Mapping[bytes, str], keep_alive: bool, source: Source) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.source = source
+        self.body: Union[bytes, bytearray] = b""
+        self.whole = False
+        self.answered = False
+        self.expects = False  # the client waits for 100 Continue
+        self.limit = 0
+        self.grace_s = 0.0
+        self.since_s = 0.0
+        self.waiter: asyncio.Future[None] | None = None
+
+    def add(self, piece: bytes) -> bool:
+        """Keep a piece; False when the connection had better read no further for now."""
+        if self.answered:
+            return True
+        if not self.body:
+            self.body = piece
+        elif type(self.body) is bytes:
+            self.body = bytearray(self.body)
+            self.body += piece
+        else:
+            self.body += piece
+        if self.waiter is None:
+            return len(self.body) <= HIGH_WATER_BYTES
+        if len(self.body) > self.limit:
+            self.fail(too_large(self.limit))
+        return True
+
+    def end(self) -> None:
+        """The body is whole."""
+        self.whole = True
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits for the body need not."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(error)
+
+    def lost(self) -> None:
+        """The client is gone."""
+        self.fail(Disconnected())
+
+    async def receive(self, limit: int, grace_s: float) -> bytes | bytearray:
+        """The whole body as it was sent.
+
+        Args:
+            limit: largest size in bytes.
+            grace_s: how long it may take beyond what 16 KiB/s need.
+
+        Raises:
+            Refusal: 408 or 413.
+            Disconnected: the client went away.
+        """
+        if not self.whole:
+            loop = asyncio.get_running_loop()
+            self.limit, self.grace_s, self.since_s = limit, grace_s, loop.time()
+            self.waiter = loop.create_future()
+            self.source.want_body()
+            await self.waiter
+        if len(self.body) > limit:
+            raise too_large(limit)
+        return self.body
+
+    def due_s(self) -> float:
+        """When a body that somebody waits for is too slow, on the loop's clock."""
+        return self.since_s + self.grace_s + len(self.body) / SLOWEST_BYTES_PER_S
+
+    def too_slow(self) -> None:
+        """The body took too long."""
+        self.fail(Refusal(408, "the request body came too slowly", close=True))
+
+    def skippable(self) -> bool:
+        """Whether what is still to come of a body that is not needed is small, so that the connection may go on."""
+        length = self.headers.get(b"content-length", "")
+        return length.isdigit() and int(length) <= IGNORED_BYTES and not self.expects
