@@ -1,0 +1,348 @@
+"""gRPC in the front: statuses, deadlines, cancelled calls, guards, drain, and a front that is replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.grpc_clients import GrpcServed, front_site, grpc_serve, import_grpc
+from support.serving import echo_root, echo_settings, infer_body, serve, write_root
+
+from intermodal_server.contract import ServeSettings
+
+grpc = import_grpc()
+from intermodal_server.front.grpc.messages import message  # noqa: E402
+
+SERVICE = "/inference.GRPCInferenceService/"
+HEALTH = "/grpc.health.v1.Health/"
+GRPC = ServeSettings(grpc=True)
+Request = message("inference.ModelInferRequest")
+Response = message("inference.ModelInferResponse")
+HealthRequest = message("grpc.health.v1.HealthCheckRequest")
+HealthResponse = message("grpc.health.v1.HealthCheckResponse")
+SERVING, NOT_SERVING = 1, 2
+Code = grpc.StatusCode
+
+# sleeps for as long as it is told, and writes down what it was asked
+DIARY = """
+import time
+class Model:
+    def predict(self, x):
+        with open("{path}", "a") as diary:
+            diary.write(" ".join(map(str, x)) + "\\n")
+        time.sleep(x[0])
+        return {{"y": x}}
+"""
+
+
+def question(*values: float) -> bytes:
+    request = Request(model_name="echo", raw_input_contents=[struct.pack(f"<{len(values)}d", *values)])
+    request.inputs.add(name="x", datatype="FP64", shape=[len(values)])
+    data: bytes = request.SerializeToString()
+    return data
+
+
+def numbers(data: bytes) -> list[float]:
+    raw = Response.FromString(data).raw_output_contents[0]
+    return list(struct.unpack(f"<{len(raw) // 8}d", raw))
+
+
+def infer(channel: Any) -> Any:
+    return channel.unary_unary(f"{SERVICE}ModelInfer")
+
+
+def ask(channel: Any, *values: float, **more: Any) -> list[float]:
+    return numbers(infer(channel)(question(*values), **{"timeout": 60, **more}))
+
+
+def failure(channel: Any, *values: float, **more: Any) -> Any:
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(channel, *values, **more)
+    return caught.value
+
+
+def health(channel: Any, name: str = "") -> int:
+    data = channel.unary_unary(f"{HEALTH}Check")(HealthRequest(service=name).SerializeToString(), timeout=60)
+    return int(HealthResponse.FromString(data).status)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServed]:
+    with grpc_serve(echo_root(tmp_path_factory.mktemp("root"), serve=GRPC)) as running:
+        yield running
+
+
+@pytest.fixture
+def channel(echo: GrpcServed) -> Iterator[Any]:
+    with grpc.insecure_channel(echo.target) as channel:
+        yield channel
+
+
+def diary_root(root: Path) -> Path:
+    text = DIARY.format(path=root / "diary")
+    return write_root(root, echo_settings(predictor="diary:Model", serve=GRPC), app={"diary.py": text})
+
+
+def diary(root: Path) -> list[float]:
+    path = root / "diary"
+    return [float(line.split()[-1]) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_model_that_fails_or_dies_is_internal(channel: Any, echo: GrpcServed) -> None:
+    assert ask(channel, 1, 2) == [2, 4]
+    error = failure(channel, 444)
+    assert (error.code(), error.details()) == (Code.INTERNAL, "the model failed on this request")
+    error = failure(channel, 666)
+    assert (error.code(), error.details()) == (Code.INTERNAL, "the model process ended while it worked on this request")
+    assert ask(channel, 3) == [6]
+
+
+def test_another_model_or_version_is_not_found(channel: Any) -> None:
+    for name, version in (("other", ""), ("echo", "2")):
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(channel)(Request(model_name=name, model_version=version).SerializeToString(), timeout=60)
+        assert caught.value.code() == Code.NOT_FOUND
+        request = message("inference.ModelReadyRequest")(name=name, version=version).SerializeToString()
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(f"{SERVICE}ModelReady")(request, timeout=60)
+        assert caught.value.code() == Code.NOT_FOUND
+
+
+def test_both_protocols_are_counted_together(channel: Any, echo: GrpcServed) -> None:
+    def success() -> int:
+        document = echo.served.request("GET", "/v2/models/stats").json
+        return int(document["model_stats"][0]["inference_stats"]["success"]["count"])
+
+    before = success()
+    ask(channel, 1)
+    assert echo.served.infer([1]).status == 200
+    assert success() == before + 2
+
+
+def test_until_the_model_is_loaded_it_is_unavailable(tmp_path: Path) -> None:
+    slow = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)\n"
+    model = f"{slow}class Model:\n    def predict(self, x):\n        return {{'y': x}}\n"
+    root = write_root(tmp_path, echo_settings(predictor="slow:Model", serve=GRPC), app={"slow.py": model})
+    with grpc_serve(root, wait=False) as running, grpc.insecure_channel(running.target) as channel:
+        running.served.wait(lambda: Path(running.target[5:]).exists(), "the gRPC socket")
+        watch = channel.unary_stream(f"{HEALTH}Watch")(b"", timeout=60)
+        assert HealthResponse.FromString(next(watch)).status == NOT_SERVING
+        assert health(channel) == NOT_SERVING
+        live = channel.unary_unary(f"{SERVICE}ServerLive")(b"", timeout=60)
+        assert message("inference.ServerLiveResponse").FromString(live).live
+        error = failure(channel, 1)
+        assert (error.code(), error.details()) == (Code.UNAVAILABLE, "not ready: loading")
+        trailers = dict(error.trailing_metadata())
+        assert trailers["retry-after"] == "1" and trailers["grpc-retry-pushback-ms"] == "1000"
+        (tmp_path / "go").touch()
+        assert HealthResponse.FromString(next(watch)).status == SERVING
+        assert ask(channel, 0) == [0]
+
+
+def test_a_deadline_that_passed_never_reaches_the_model(tmp_path: Path) -> None:
+    with grpc_serve(diary_root(tmp_path)) as running, grpc.insecure_channel(running.target) as channel:
+        first = infer(channel).future(question(1.0, 1), timeout=60)
+        running.served.wait(lambda: diary(tmp_path) == [1], "the first to be worked on")
+        late = infer(channel).future(question(0, 2), timeout=0.2)
+        gone = infer(channel).future(question(0, 3), timeout=60)
+        assert late.code() == Code.DEADLINE_EXCEEDED
+        gone.cancel()
+        assert numbers(first.result()) == [1.0, 1]
+        assert ask(channel, 0, 4) == [0, 4]
+        assert diary(tmp_path) == [1, 4]
+        assert len(running.served.children("worker")) == 1
+
+
+def test_a_model_that_takes_too_long_is_a_deadline_of_ours(tmp_path: Path) -> None:
+    with grpc_serve(diary_root(tmp_path), timeout_s=1) as running, grpc.insecure_channel(running.target) as channel:
+        error = failure(channel, 600)
+        assert (error.code(), error.details()) == (Code.DEADLINE_EXCEEDED, "the model did not answer within 1 s")
+        assert ask(channel, 0) == [0]
+
+
+def test_guards_look_at_calls_too(tmp_path: Path) -> None:
+    key = "k" * 40
+    given = f"keys:anna:{hashlib.sha256(key.encode()).hexdigest()}"
+    with (
+        grpc_serve(echo_root(tmp_path, serve=GRPC), api_keys=given, rate_per_s=0.001, rate_burst=2) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        assert health(channel) == SERVING
+        error = failure(channel, 1)
+        assert error.code() == Code.UNAUTHENTICATED and "an API key is needed" in error.details()
+        assert failure(channel, 1, metadata=[("authorization", "Bearer x")]).code() == Code.UNAUTHENTICATED
+        assert ask(channel, 1, metadata=[("authorization", f"Bearer {key}")]) == [2]
+        assert ask(channel, 1, metadata=[("x-api-key", key)]) == [2]
+        error = failure(channel, 1, metadata=[("x-api-key", key)])
+        assert error.code() == Code.RESOURCE_EXHAUSTED and int(dict(error.trailing_metadata())["retry-after"]) > 1
+
+
+def test_a_key_is_asked_for_before_the_message_is_read(tmp_path: Path) -> None:
+    given = f"keys:anna:{hashlib.sha256(b'x').hexdigest()}"
+
+    def never() -> Iterator[bytes]:
+        threading.Event().wait(30)
+        yield b""
+
+    with (
+        grpc_serve(echo_root(tmp_path, serve=GRPC), api_keys=given) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        call = channel.stream_unary(f"{SERVICE}ModelInfer").future(never(), timeout=60)
+        assert call.code() == Code.UNAUTHENTICATED
+
+
+def test_a_replaced_front_comes_back_on_the_same_ports(tmp_path: Path) -> None:
+    port = free_port()
+    with grpc_serve(echo_root(tmp_path, serve=GRPC), grpc_port=port) as running:
+        by_port, by_socket = (grpc.insecure_channel(t) for t in (f"127.0.0.1:{port}", running.target))
+        with by_port, by_socket:
+            for channel in (by_port, by_socket):
+                assert ask(channel, 1) == [2]
+            (front,) = running.served.children("front")
+            os.kill(front, signal.SIGKILL)
+            running.served.wait(lambda: running.served.children("front") not in ([], [front]), "another front")
+            for channel in (by_port, by_socket):
+                assert ask(channel, 1, wait_for_ready=True) == [2]
+
+
+RETRY = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+    }
+)
+
+
+def test_nothing_is_lost_when_one_of_two_drains_under_load(tmp_path: Path) -> None:
+    """Clients retry on UNAVAILABLE, as kserve's does; whatever was accepted is answered."""
+    roots = [diary_root(tmp_path / name) for name in ("a", "b")]
+    ports = [free_port(), free_port()]
+    with (
+        grpc_serve(roots[0], grpc_port=ports[0], drain_s=0.3) as leaving,
+        grpc_serve(roots[1], grpc_port=ports[1]) as staying,
+    ):
+        target = f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+        load = Load(target, 8)
+        staying.served.wait(lambda: len(diary(roots[0])) > 100 and len(diary(roots[1])) > 100, "load on both")
+        with grpc.insecure_channel(leaving.target) as channel:
+            watch = channel.unary_stream(f"{HEALTH}Watch")(b"", timeout=60)
+            assert HealthResponse.FromString(next(watch)).status == SERVING
+            leaving.served.process.send_signal(signal.SIGTERM)
+            assert HealthResponse.FromString(next(watch)).status == NOT_SERVING
+            assert ask(channel, 0) == [0]  # not ready, and serving
+        assert leaving.served.process.wait(60) == 0
+        before = len(diary(roots[1]))
+        staying.served.wait(lambda: len(diary(roots[1])) > before + 100, "load on the other")
+        answered = load.end()
+        asked = [value for root in roots for value in diary(root) if value]
+        assert set(asked) == answered
+        assert not [line for line in leaving.served.log() if line["level"] == "error"]
+
+
+class Load:
+    """Callers that ask one after the other until told to end; none may see an error."""
+
+    def __init__(self, target: str, callers: int) -> None:
+        self._options = [("grpc.service_config", RETRY), ("grpc.use_local_subchannel_pool", 1)]
+        self._target = target
+        self._over = threading.Event()
+        self._answered: list[float] = []
+        self._errors: list[str] = []
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, caller: int) -> None:
+        value = caller * 1e6
+        with grpc.insecure_channel(self._target, options=self._options) as channel:
+            while not self._over.is_set() and not self._errors:
+                value += 1
+                try:
+                    assert ask(channel, 0, value) == [0, value]
+                    self._answered.append(value)
+                except grpc.RpcError as error:
+                    self._errors.append(f"{error.code()} {error.details()}")
+
+    def end(self) -> set[float]:
+        """What was answered."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        assert self._errors == []
+        return set(self._answered)
+
+
+def test_a_taken_port_is_told_at_once(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with serve(echo_root(tmp_path, serve=GRPC), front_site=front_site(), grpc_port=port, wait=False) as server:
+            assert server.process.wait(30) == 3
+            assert f"cannot listen on 127.0.0.1 port {port}" in server.log()[-1]["reason"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("grpc_port", 1234), ("grpc_socket", "/tmp/x"), ("grpc_port", 70000)])
+def test_gRPC_that_the_image_lacks_is_told(tmp_path: Path, name: str, value: Any) -> None:
+    with serve(echo_root(tmp_path), wait=False, **{name: value}) as server:
+        assert server.process.wait(30) == 2
+        assert f"INTERMODAL_{name.upper()} is" in server.log()[-1]["reason"]
+
+
+def test_without_it_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    with serve(echo_root(tmp_path), front_site=front_site(), grpc_port=0) as server:
+        (front,) = server.children("front")
+        assert "grpc" not in Path(f"/proc/{front}/maps").read_text()
+
+
+def test_many_callers_of_both_protocols_get_their_own_rows(echo: GrpcServed) -> None:
+    failed: list[object] = []
+
+    def by_grpc(caller: int) -> None:
+        with grpc.insecure_channel(echo.target) as channel:
+            for turn in range(20):
+                values = [caller * 1000.0 + turn, 0.5]
+                if ask(channel, *values) != [2 * v for v in values]:
+                    failed.append(values)
+
+    def by_http(caller: int) -> None:
+        for turn in range(20):
+            values = [caller * 1000.0 + turn]
+            reply = echo.served.request("POST", "/v2/models/echo/infer", infer_body(values))
+            if reply.json["outputs"][0]["data"] != [2 * v for v in values]:
+                failed.append(values)
+
+    threads = [threading.Thread(target=by_grpc, args=(1 + n,)) for n in range(4)]
+    threads += [threading.Thread(target=by_http, args=(10 + n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
