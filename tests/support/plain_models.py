@@ -24,31 +24,31 @@ class Model:
 NAMED = """
 class Model:
     def predict(self, n, s):
-        return {"twice": [[2.0 * v for v in row] for row in n], "loud": [v.upper() for v in s]}
+        return {"twice": [[2.0 * v for v in row] for row in n], "loud": [(v or "").upper() for v in s]}
 """
 
 
 def rows_settings(**changes: Any) -> ModelSettings:
     """One FP64 input of three columns; answers the sum of each row."""
     signature = Signature((TensorSpec("X", "FP64", (-1, 3)),), (TensorSpec("total", "FP64", (-1,)),))
-    return _settings("rows", signature, call="array", **changes)
+    return _settings("rows", **{"signature": signature, "call": "array", **changes})
 
 
 def columns_settings(**changes: Any) -> ModelSettings:
     """Three columns of three datatypes, text among them; two outputs."""
     inputs = (TensorSpec("age", "INT64", (-1,)), TensorSpec("name", "BYTES", (-1,)), TensorSpec("vip", "BOOL", (-1,)))
     outputs = (TensorSpec("greeting", "BYTES", (-1,)), TensorSpec("scores", "FP64", (-1, 2)))
-    return _settings("columns", Signature(inputs, outputs), call="columns", **changes)
+    return _settings("columns", **{"signature": Signature(inputs, outputs), "call": "columns", **changes})
 
 
 def named_settings(**changes: Any) -> ModelSettings:
     """A matrix and text by name; the outputs are not known before the first answer."""
     signature = Signature((TensorSpec("n", "FP64", (-1, 2)), TensorSpec("s", "BYTES", (-1,))), ())
-    return _settings("twice", signature, **changes)
+    return _settings("twice", **{"signature": signature, **changes})
 
 
-def _settings(name: str, signature: Signature, **changes: Any) -> ModelSettings:
-    return echo_settings(**{"name": name, "predictor": f"{name}:Model", "signature": signature, **changes})
+def _settings(module: str, **changes: Any) -> ModelSettings:
+    return echo_settings(**{"name": module, "predictor": f"{module}:Model", **changes})
 
 
 def rows_root(root: Path, **changes: Any) -> Path:

@@ -36,7 +36,9 @@ def tensor_of(spec: TensorSpec, values: Any) -> Tensor:
     if not isinstance(values, list):
         values = [values]
     shape = _shape(values)
-    if len(spec.shape) == len(shape) + 1:  # one row without the list around it
+    if not values and spec.shape:  # no rows at all
+        shape = [0, *[max(length, 0) for length in spec.shape[1:]]]
+    elif len(spec.shape) == len(shape) + 1:  # one row without the list around it
         values, shape = [values], [1, *shape]
     datatype = spec.datatype
     if spec.assumed:

@@ -78,7 +78,7 @@ class Invocations:
         given = [form for form in FORMS if form in document] if isinstance(document, dict) else []
         if len(given) != 1:
             raise Refusal(400, f"the body must be an object with one of {', '.join(FORMS)}")
-        if document.get("params"):
+        if document.get("params") not in (None, {}):
             raise Refusal(400, "the model takes no params")
         content = document[given[0]]
         if given[0] == "dataframe_split":
