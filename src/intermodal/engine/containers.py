@@ -30,12 +30,12 @@ from intermodal.engine.inside import judge, script, unproven
 from intermodal.engine.interface import Endpoint, Hardening, Isolation, RunRequest
 from intermodal.engine.memory import resident_bytes
 from intermodal.engine.owner import OWNER_LABEL, is_stale, owner
-from intermodal.engine.runtime import SOCKET_NAME, RuntimeFolder
+from intermodal.engine.runtime import METRICS_NAME, SOCKET_NAME, RuntimeFolder
 from intermodal.errors import EngineError, PortTakenError
 from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.layout import Store
-from intermodal_server.contract import ENV_PORT, ENV_SOCKET, USER_ID
+from intermodal_server.contract import ENV_METRICS_SOCKET, ENV_PORT, ENV_SOCKET, USER_ID
 
 LOG_BYTES = 256 << 10
 _SAMPLE_S = 0.1
@@ -78,7 +78,8 @@ class ContainerEngine:
             socket = _bound(folder) / SOCKET_NAME if by_socket else None
             if forwarder is not None and socket is not None:
                 forwarder.start(socket)
-            endpoint = Endpoint(socket, LOOPBACK, forwarder.port if forwarder else state.port)
+            metrics = _bound(folder) / METRICS_NAME if by_socket else None
+            endpoint = Endpoint(socket, LOOPBACK, forwarder.port if forwarder else state.port, metrics)
             probe = (*_interpreter(parts), "-c", script(self._host.architecture))
             notes = _network_notes(request, by_socket)
             return EngineContainer(driver, container, endpoint, folder, forwarder, state.pid, probe, notes)
@@ -116,6 +117,7 @@ class ContainerEngine:
         binds: dict[str, Path] = {}
         if by_socket:
             environment |= {ENV_SOCKET: f"{SOCKET_FOLDER}/{SOCKET_NAME}", ENV_PORT: "0"}
+            environment[ENV_METRICS_SOCKET] = f"{SOCKET_FOLDER}/{METRICS_NAME}"
             binds[SOCKET_FOLDER] = _bound(folder)
             binds[SOCKET_FOLDER].mkdir()
             # the user inside is nobody here; `folder.path` above it keeps everybody else out

@@ -24,11 +24,12 @@ Isolation = Literal["full", "partial", "none"]
 
 
 class Endpoint(Struct, frozen=True):
-    """Where the server answers: a Unix socket, or a TCP port on loopback."""
+    """Where the server answers: a Unix socket, or a TCP port on loopback; and the socket of its metrics."""
 
     socket: Path | None = None
     host: str = "127.0.0.1"
     port: int = 0
+    metrics: Path | None = None  # None where only the container's own network reaches them
 
 
 class RunRequest(Struct, frozen=True):

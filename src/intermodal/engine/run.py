@@ -134,6 +134,8 @@ def _await_ready(container: Container, events: Events, log: Log) -> None:
         f"serving on http://{container.endpoint.host}:{container.endpoint.port}, ready after "
         f"{time.monotonic() - started_s:.1f} s; {_in_words(container.hardening)}; Ctrl-C ends it"
     )
+    if container.endpoint.metrics is not None:
+        events.notice(f"metrics: curl --unix-socket {container.endpoint.metrics} http://localhost/metrics")
 
 
 def _in_words(hardening: Hardening) -> str:

@@ -25,6 +25,7 @@ from intermodal.host.held import Sweep, scratch
 from intermodal.oci.folder_once import folders_in_use
 
 SOCKET_NAME = "serve.sock"
+METRICS_NAME = "metrics.sock"
 _MAX_SOCKET_PATH = 107
 
 
@@ -49,6 +50,11 @@ class RuntimeFolder:
     def socket(self) -> Path:
         """Where the container's server listens."""
         return self.path / SOCKET_NAME
+
+    @property
+    def metrics(self) -> Path:
+        """Where it offers its metrics."""
+        return self.path / METRICS_NAME
 
     def remove(self) -> None:
         """Delete the folder; safe to call twice."""
@@ -78,7 +84,7 @@ def _private(folder: Path) -> Path:
 def _parents(host: Host) -> list[Path]:
     """Where containers' folders lie: first where new ones go, then where others may have been left."""
     found = [host.runtime_dir, Path(f"/tmp/intermodal-{host.uid}")]  # noqa: S108 - checked to be ours alone
-    if len(str(found[0] / "0123456789abcdef.tmp" / SOCKET_NAME)) > _MAX_SOCKET_PATH:
+    if len(str(found[0] / "0123456789abcdef.tmp" / METRICS_NAME)) > _MAX_SOCKET_PATH:
         found.reverse()
     return found
 

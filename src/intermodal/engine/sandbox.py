@@ -26,10 +26,10 @@ from intermodal.engine.forward import Forwarder
 from intermodal.engine.image import ImageStore, RunnableImage, read_image, unpacked_layers
 from intermodal.engine.interface import Endpoint, Hardening, Isolation, RunRequest
 from intermodal.engine.rootfs import compose
-from intermodal.engine.runtime import SOCKET_NAME, RuntimeFolder
+from intermodal.engine.runtime import METRICS_NAME, SOCKET_NAME, RuntimeFolder
 from intermodal.errors import EngineError
 from intermodal.host import Host
-from intermodal_server.contract import ENV_PORT, ENV_SOCKET
+from intermodal_server.contract import ENV_METRICS_SOCKET, ENV_PORT, ENV_SOCKET
 
 _PROBE_S = 30.0
 
@@ -107,6 +107,7 @@ class SandboxEngine:
                 **image.environment,
                 **request.environment,
                 ENV_SOCKET: f"{hardening.SOCKET_FOLDER}/{SOCKET_NAME}",
+                ENV_METRICS_SOCKET: f"{hardening.SOCKET_FOLDER}/{METRICS_NAME}",
                 ENV_PORT: "0",
             },
             image.folder,
@@ -182,7 +183,7 @@ class SandboxEngine:
             image.folder,
             self._host.architecture,
             environment={**image.environment, **request.environment},
-            ours={ENV_SOCKET: str(folder.socket), ENV_PORT: "0"},
+            ours={ENV_SOCKET: str(folder.socket), ENV_METRICS_SOCKET: str(folder.metrics), ENV_PORT: "0"},
             scratch=scratch,
         )
 
@@ -202,7 +203,7 @@ class SandboxEngine:
 
 def _endpoint(folder: RuntimeFolder, forwarder: Forwarder | None) -> Endpoint:
     """Where the container answers."""
-    return Endpoint(socket=folder.socket) if forwarder is None else Endpoint(folder.socket, port=forwarder.port)
+    return Endpoint(folder.socket, port=0 if forwarder is None else forwarder.port, metrics=folder.metrics)
 
 
 def _python(image: RunnableImage) -> str:

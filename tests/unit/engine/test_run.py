@@ -51,7 +51,7 @@ class Listener(Events):
         finally:
             os.kill(os.getpid(), self.number)
         if self.twice:
-            while len(self.said) < 2:
+            while not self.said[-1].startswith("finishing"):
                 time.sleep(0.01)
             os.kill(os.getpid(), self.number)
 
@@ -95,6 +95,7 @@ def test_serves_until_a_signal(ground: tuple[SandboxEngine, Digest], number: sig
         assert serve(image, engine=With(engine, GREETING="moin"), port=0, events=listener) == 0
     assert listener.answer == b"moin"
     assert "isolation full" in listener.said[0]
+    assert listener.said[1].startswith("metrics: curl --unix-socket /")
     assert listener.said[-1].startswith("finishing what is under way")
     assert tmp_path.exists()
 
