@@ -69,6 +69,15 @@ def test_sklearn_pipeline_by_json_and_binary_over_socket_and_tcp() -> None:
         assert wrong.json == {"error": "input 'X' has shape [1, 2], the model takes [-1, 64]"}
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "told"), [("regressor", [None] * 4, "NaN"), ("digits", [1e300] * 64, "too large")]
+)
+def test_values_that_scikit_learn_refuses_are_the_clients_mistake(name: str, row: list[Any], told: str) -> None:
+    with serve(trained(name), worker=models_python()) as server:
+        reply = server.request("POST", "/predict", {"inputs": {"X": [row]}})
+        assert (reply.status, told in reply.json.get("error", "")) == (400, True), reply.body
+
+
 def test_columns_with_strings_and_nulls() -> None:
     with serve(trained("columns"), worker=models_python()) as server:
         case = golden("columns")[0]

@@ -76,6 +76,24 @@ def _is_classifier(model: Any) -> bool:
         return hasattr(model, "predict_proba")
 
 
+def refused_values(error: ValueError) -> str:
+    """What scikit-learn's own check of the input found in it, worded for the client; "" for every other error.
+
+    Such a request is the client's mistake: counted as the model's, it would speak against a rollout.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_globals.get("__name__") != "sklearn.utils.validation":
+        return ""
+    text = str(error)
+    if "contains NaN" in text:
+        return "the input holds NaN (null), which this model does not take"
+    if "infinity or a value too large" in text:
+        return "the input holds infinity or a number too large for this model"
+    return ""
+
+
 class SklearnBackend:
     """Runs `predict`, and `predict_proba` of classifiers."""
 
@@ -118,7 +136,13 @@ class SklearnBackend:
             rows = self._frame(ordered(tensors, names))
         else:
             rows = to_numpy(ordered(tensors, names)[0])
-        answer = self._model.predict(rows)
+        try:
+            answer = self._model.predict(rows)
+        except ValueError as error:
+            told = refused_values(error)
+            if told:
+                raise TensorError(told) from error
+            raise
         if not self._classifies:
             return [from_numpy("prediction", answer)]
         outputs = [from_numpy("label", answer)]
