@@ -183,7 +183,7 @@ class Front:
             self._spawn(self._add_worker(int(message["worker"]), int(message["pid"]), descriptors[0]))
         elif kind == "gone":
             self._dispatcher.remove(int(message["worker"]))
-            self._instruments.worker_gone(int(message["worker"]), str(message.get("reason", "")))
+            self._instruments.worker_gone(int(message["pid"]), str(message["reason"]), str(message["why"]))
         elif kind == "leave":
             self._spawn(self._leave() if "pid" not in message else self._let_leave(int(message["pid"])))
         elif kind == "adopt" and descriptors:

@@ -114,7 +114,8 @@ class Crew:
         """Take note of a dead worker; its place."""
         self._leaving.pop(child.pid, None)
         slot = self.slot_of(child)
-        self._tell_front("gone", worker=child.number, pid=child.pid, reason=how)
+        why = "memory" if child.leaving else child.reason
+        self._tell_front("gone", worker=child.number, pid=child.pid, reason=how, why=why)
         if slot is not None:
             slot.buried(child, time.monotonic(), answers)
         return slot

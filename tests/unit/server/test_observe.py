@@ -253,13 +253,19 @@ def test_a_new_front_has_the_port_again_and_counts_from_nothing(tmp_path: Path) 
         assert (before["requests"]["live"]["codes"], after["requests"]["live"]["codes"]) == ({"200": 1}, {})
 
 
-def test_a_replaced_worker_is_counted(tmp_path: Path) -> None:
-    with serve(echo_root(tmp_path)) as server:
+def test_a_replaced_worker_is_counted_by_its_cause(tmp_path: Path) -> None:
+    with serve(echo_root(tmp_path), timeout_s=2, workers=2) as server:
+        total = "intermodal_worker_replacements_total"
+        assert server.infer([555]).status == 504
         assert server.infer([666]).status == 500
-        assert server.infer([1]).status == 200
+        server.wait(lambda: page(server).total(total) == 2, "two to be counted")
+        os.kill(server.children("worker")[0], signal.SIGKILL)
+        server.wait(lambda: page(server).total(total) == 3, "the third to be counted")
         metrics = page(server)
-        assert metrics.total("intermodal_worker_replacements_total") == 1
-        assert metrics.value("intermodal_workers") == 1
+        assert [metrics.value(total, reason=reason) for reason in ("exit", "crash", "hang")] == [1, 1, 1]
+        server.wait(lambda: page(server).value("intermodal_workers") == 2, "the replacements")
+        found = page(server).labelled("intermodal_worker_resident_memory_bytes")
+        assert [label["worker"] for label in found] == ["1", "2"]
 
 
 def test_no_port_unless_the_server_has_one(tmp_path: Path) -> None:

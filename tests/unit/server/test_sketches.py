@@ -152,6 +152,19 @@ def test_long_and_broken_names_take_no_place() -> None:
     assert sketch["classes"] == {"ok": 1, "\\xff\\xfe": 1}
 
 
+def test_joined_buckets_begin_another_era() -> None:
+    """Whoever subtracts counts of before must not, once a count may have moved to a neighbour."""
+    found = Sketches()
+    found.ended(answered(tensor([1.0, 2.0], "FP64")), 200)
+    found.flush()
+    assert found.era == ""
+    for power in range(-500, 500):
+        found.ended(answered(tensor([2.0**power, 1.37 * 2.0**power, 1.71 * 2.0**power], "FP64")), 200)
+    found.flush()
+    assert counted(found)["numbers"]["bits"] < 6
+    assert found.era == f"-{6 - counted(found)['numbers']['bits']}"
+
+
 def test_outputs_that_contradict_themselves_are_failures_and_nothing_more() -> None:
     found = Sketches()
     found.ended(answered(Tensor("y", "FP64", (4,), b"\0" * 24)), 200)

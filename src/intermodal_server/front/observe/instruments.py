@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from intermodal_server.front.observe.trace.tracer import Tracer
 
 SKETCHES_FORMAT = 1
-REASONS = ("crash", "exit", "hang", "memory", "model", "other")
+REASONS = ("crash", "exit", "hang", "memory", "other")
 
 
 class Instruments:
@@ -79,10 +79,10 @@ class Instruments:
         """A worker has loaded the model."""
         self._workers[number] = pid
 
-    def worker_gone(self, number: int, reason: str) -> None:
-        """A worker has ended; `reason` as the supervisor words it."""
-        self._workers.pop(number, None)
-        self._replaced[replacement_reason(reason)] += 1
+    def worker_gone(self, pid: int, how: str, why: str) -> None:
+        """A worker has ended; `how` and `why` as supervisor and executor word it."""
+        self._workers = {number: other for number, other in self._workers.items() if other != pid}
+        self._replaced[replacement_reason(how, why)] += 1
 
     # --- the pages ----------------------------------------------------------------------------------------------------
     async def serve(self) -> None:
@@ -161,7 +161,7 @@ class Instruments:
         settings = self._service.settings
         head = {
             "format": SKETCHES_FORMAT,
-            "instance": self._metrics.instance,
+            "instance": f"{self._metrics.instance}{self._sketches.era}",
             "since_s": self._metrics.since_s,
             "model": settings.name,
             "version": settings.version,
@@ -197,10 +197,16 @@ def _one(value: float) -> list[Sample]:
     return [("", (), value)]
 
 
-def replacement_reason(text: str) -> str:
-    """The cause of a worker's end in one of a few words, so that metrics stay few."""
-    if text in REASONS:
-        return text
-    if text.startswith("signal"):
+def replacement_reason(how: str, why: str) -> str:
+    """The cause of a worker's end in one of a few words, so that metrics stay few.
+
+    >>> replacement_reason("signal SIGKILL", "no answer within 30 s")
+    'hang'
+    """
+    if "memory" in why:
+        return "memory"
+    if why.startswith("no answer"):
+        return "hang"
+    if how.startswith("signal"):
         return "crash"
-    return "exit" if text.startswith("status") else "other"
+    return "exit" if how.startswith("status") else "other"

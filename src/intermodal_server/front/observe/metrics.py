@@ -81,7 +81,8 @@ class Metrics:
         if compute_s <= 0:
             return
         rows, batch_rows, queue_s = exchange.rows, exchange.batch_rows, exchange.queue_s
-        traffic.rows += rows
+        if status < 400:
+            traffic.rows += rows
         if batch_rows > 0:
             traffic.runs += rows / batch_rows
             histogram = traffic.batch

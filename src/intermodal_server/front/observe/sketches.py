@@ -25,7 +25,7 @@ from typing import Any
 
 from intermodal_server.contract import DATATYPES, FLOAT_DATATYPES
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.observe.buckets import Numbers
+from intermodal_server.front.observe.buckets import FIRST_BITS, Numbers
 from intermodal_server.front.observe.exposition import Family, Sample
 from intermodal_server.tensors import Tensor
 
@@ -174,6 +174,13 @@ class Sketches:
             "Predicted numbers that are none.",
             self._not_finite_samples(),
         )
+
+    @property
+    def era(self) -> str:
+        """Another text whenever buckets were joined, because then counts of before cannot be subtracted."""
+        sketches = (sketch.numbers for _, _, sketch in self._sketches())
+        joined = sum(FIRST_BITS - numbers.bits for numbers in sketches if numbers is not None)
+        return f"-{joined}" if joined else ""
 
     def _sketches(self) -> Iterator[tuple[str, str, Sketch]]:
         for name, output in self.outputs.items():
