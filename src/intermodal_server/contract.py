@@ -47,6 +47,7 @@ ENV_ROOT = "INTERMODAL_ROOT"  # prefix before every path above; for the engine w
 ENV_PYTHON = "INTERMODAL_PYTHON"  # JSON list: how to start an interpreter, when it needs an explicit loader
 ENV_WORKER_PYTHON = "INTERMODAL_WORKER_PYTHON"  # the model's interpreter, when there is no VENV_DIR; to run from source
 ENV_FRONT_SITE = "INTERMODAL_FRONT_SITE"  # site-packages with the front's packages; to run from source
+ENV_MEMORY_BYTES = "INTERMODAL_MEMORY_BYTES"  # what all processes may use together; default the container's limit
 ENV_HANG_S = "INTERMODAL_HANG_S"  # a front silent for so long is replaced; default 10
 ENV_LINGER_S = "INTERMODAL_LINGER_S"  # how long a failed start still answers on the probe before it exits; default 2
 ENV_SLOW_BODY_S = "INTERMODAL_SLOW_BODY_S"  # grace for headers and for bodies slower than 16 KiB/s; default 10

@@ -52,6 +52,7 @@ class Options:
     worker_python: str = ""
     front_site: str = ""
     hang_s: float = 10.0
+    memory_bytes: int | None = None
     linger_s: float = 2.0
     slow_body_s: float = 10.0
     start_check: str | None = None
@@ -210,6 +211,7 @@ def read_options(environment: Mapping[str, str]) -> Options:
         python=_interpreter(environment),
         worker_python=environment.get(contract.ENV_WORKER_PYTHON, ""),
         front_site=environment.get(contract.ENV_FRONT_SITE, ""),
+        memory_bytes=_number(environment, contract.ENV_MEMORY_BYTES, int, 1 << 20),
         hang_s=_number(environment, contract.ENV_HANG_S, float, 0.1, Options.hang_s),
         linger_s=_number(environment, contract.ENV_LINGER_S, float, 0.0, Options.linger_s),
         slow_body_s=_number(environment, contract.ENV_SLOW_BODY_S, float, 0.1, Options.slow_body_s),

@@ -5,6 +5,7 @@ Takes nothing, hands on nothing; Linux has the first by `prctl`, elsewhere the c
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
@@ -15,6 +16,9 @@ PR_SET_PDEATHSIG = 1
 
 def become_child(parent: int) -> None:
     """Tie this process to its parent and ignore the signals that the supervisor alone acts on."""
+    for stream in (sys.stdout, sys.stderr):  # a pipe to the log, where a line is worth more than speed
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not sys.platform.startswith("linux"):
@@ -39,16 +43,3 @@ def raise_descriptor_limit() -> int:
         except (ValueError, OSError):
             return soft
     return max(soft, wanted)
-
-
-def usable_cores(cgroup: str = "/sys/fs/cgroup") -> int:
-    """How many cores this process may use: the smaller of its affinity and its cgroup v2 quota, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open(os.path.join(cgroup, "cpu.max")) as file:
-            quota, period = file.read().split()[:2]
-        if quota != "max":
-            cores = min(cores, int(quota) // int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        pass
-    return max(1, cores)

@@ -189,7 +189,7 @@ class Front:
         elif kind == "adopt" and descriptors:
             self._spawn(self._server.adopt(socket.socket(fileno=descriptors[0])))
         elif kind == "circuit":
-            self._health.broken, self._health.retry_s = str(message["reason"]), int(message["retry_s"])
+            self._on_circuit(str(message["reason"]), int(message["retry_s"]))
         elif kind == "failed":
             self._health.phase, self._health.detail = "failed", str(message.get("reason", ""))
         elif kind == "drain" and not self._health.draining:
@@ -203,6 +203,15 @@ class Front:
 
     def _ask_to_replace(self, pid: int, reason: str) -> None:
         control.send(self._end, "kill", pid=pid, reason=reason)
+
+    def _on_circuit(self, reason: str, retry_s: int) -> None:
+        """Take requests no more, or again."""
+        from intermodal_server.front.limits import Refusal
+
+        self._health.broken, self._health.retry_s = reason, retry_s
+        if reason:
+            retry = ((b"retry-after", b"%d" % retry_s),)
+            self._dispatcher.refuse_waiting(Refusal(503, f"not ready: {reason}", headers=retry))
 
     async def _let_leave(self, pid: int) -> None:
         """Give a worker no further request; say so when it has finished its last."""

@@ -18,7 +18,8 @@ from typing import Any, Callable
 
 from intermodal_server import control
 from intermodal_server.log import Log
-from intermodal_server.supervisor.children import Child, Slot
+from intermodal_server.supervisor.children import WORKER, Child, Slot
+from intermodal_server.supervisor.family import alive
 from intermodal_server.supervisor.nursery import Nursery
 
 TellFront = Callable[..., bool]
@@ -32,7 +33,7 @@ class Crew:
         self._tell_front = tell_front
         self._leave_s = leave_s
         self._log = log
-        self._slots = [Slot("worker", number) for number in range(1, size + 1)]
+        self._slots = [Slot(WORKER, number) for number in range(1, size + 1)]
         self._leaving: dict[int, float] = {}  # pid -> when it is killed
 
     def slot_of(self, child: Child) -> Slot | None:
@@ -121,9 +122,9 @@ class Crew:
         return slot
 
     def kill(self, pid: int, reason: str) -> bool:
-        """Kill that very process, not whoever has taken its place by now."""
+        """Kill that very process, not whoever has taken its place by now, nor one whose own end tells more."""
         for child in self._nursery:
-            if child.pid == pid and child.kind == "worker" and not child.asked_to_die:
+            if child.pid == pid and child.kind == WORKER and not child.asked_to_die and alive(pid):
                 self._log.warning(f"{child.name} is replaced", reason=reason)
                 self._nursery.kill(child, reason)
                 return True

@@ -28,6 +28,7 @@ from intermodal_server.options import Options
 from intermodal_server.supervisor.children import FRONT, WORKER, Child, Starter
 from intermodal_server.supervisor.circuit import CLOSED, OPEN, Circuit
 from intermodal_server.supervisor.crew import Crew
+from intermodal_server.supervisor.family import family_bytes
 from intermodal_server.supervisor.fronts import Fronts
 from intermodal_server.supervisor.memory import MemoryWatch
 from intermodal_server.supervisor.nursery import Nursery
@@ -242,9 +243,10 @@ class Supervisor:
     def _on_message(self, child: Child, message: dict[str, Any]) -> None:
         kind, reason = message.get("kind"), str(message.get("reason", ""))
         if kind == "started":
+            child.loaded_bytes = family_bytes(child.pid)
             self._fronts.started(child)
         elif kind == "loaded":
-            child.up = True
+            child.up, child.loaded_bytes = True, family_bytes(child.pid)
             self._crew.loaded(child)
         elif kind == "beat":
             self._fronts.heard(child, reason)

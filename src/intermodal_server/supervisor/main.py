@@ -47,7 +47,7 @@ def run() -> int:
     adopt_orphans()
     threads = max(1, usable_cores() // settings.serve.workers)
     try:
-        return Supervisor(options, settings, listeners, threads, MemoryWatch(None), log).run()
+        return Supervisor(options, settings, listeners, threads, MemoryWatch(options.memory_bytes), log).run()
     finally:
         for path in filter(None, (options.socket, options.grpc_socket)):
             with contextlib.suppress(OSError):

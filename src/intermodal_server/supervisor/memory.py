@@ -24,7 +24,7 @@ from intermodal_server.supervisor.children import Child
 from intermodal_server.supervisor.family import family_bytes, resident_bytes
 
 KILL, REPLACE = 0.97, 0.90
-GROWN = 1.25
+GROWN = 0.05  # of the limit
 GROWN_BYTES = 32 << 20
 TOLD_BYTES = 64 << 20
 
@@ -41,10 +41,9 @@ class Size:
         """By how much it is larger than it was."""
         return self.now_bytes - self.loaded_bytes
 
-    @property
-    def grown(self) -> bool:
+    def grown(self, limit_bytes: int) -> bool:
         """Whether a fresh one would be noticeably smaller."""
-        return self.growth_bytes >= GROWN_BYTES and self.now_bytes >= GROWN * self.loaded_bytes
+        return self.growth_bytes >= max(GROWN_BYTES, GROWN * limit_bytes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Verdict:
 
 def judge(used_bytes: int, limit_bytes: int, sizes: Mapping[int, Size]) -> Verdict | None:
     """Who must go now, None when all may stay."""
-    grown = {pid: size for pid, size in sizes.items() if size.grown}
+    grown = {pid: size for pid, size in sizes.items() if size.grown(limit_bytes)}
     if not grown:
         return None
     pid = max(grown, key=lambda each: grown[each].growth_bytes)
@@ -102,8 +101,7 @@ class MemoryWatch:
         sizes = {}
         for model in models:
             size = measured.get(model.pid, 0)
-            model.loaded_bytes = model.loaded_bytes or size
-            model.noticed_bytes = model.noticed_bytes or size
+            model.noticed_bytes = model.noticed_bytes or model.loaded_bytes
             sizes[model.pid] = Size(size, model.loaded_bytes)
             if size >= 2 * model.noticed_bytes and size - model.noticed_bytes >= TOLD_BYTES:
                 model.noticed_bytes = size

@@ -18,7 +18,6 @@ from intermodal_server.front.predict import parse_predict
 from intermodal_server.front.signature import match
 from intermodal_server.log import Log
 from intermodal_server.options import OptionError, read_options
-from intermodal_server.process import usable_cores
 from intermodal_server.tensors import Tensor, json_values
 from intermodal_server.worker.arrays import OutputError, from_python, to_python
 from intermodal_server.worker.verify import VerifyError, verify_files
@@ -156,16 +155,6 @@ def test_arrays_of_numpy_and_pandas_and_n_jobs_in_every_fitted_part() -> None:
     command = [str(models_python()), "-I", "-c", NUMPY_OUTPUTS, str(CODE_DIR.parent)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "all right\n", done.stderr
-
-
-def test_cores_respect_a_quota(tmp_path: Path) -> None:
-    allowed = usable_cores(str(tmp_path))
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert usable_cores(str(tmp_path)) == 1
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert usable_cores(str(tmp_path)) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert usable_cores(str(tmp_path)) == allowed == len(os.sched_getaffinity(0))
 
 
 def test_inputs_come_in_the_signatures_order_and_assumed_types_give_way() -> None:

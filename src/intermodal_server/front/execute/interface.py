@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.limits import Refusal
 from intermodal_server.tensors import Tensor
 
 
@@ -28,6 +29,14 @@ class Executor(Protocol):
     @property
     def waiting(self) -> int:
         """How many requests have not reached the model yet."""
+        ...
+
+    def refuse_waiting(self, refusal: Refusal) -> None:
+        """Refuse every request that has not reached the model: nobody will come to take it."""
+        ...
+
+    async def release(self, pid: int) -> None:
+        """Give the worker of that process no further request; return when it has answered the one it has."""
         ...
 
     async def infer(self, exchange: Exchange, inputs: Sequence[Tensor]) -> list[Tensor]:

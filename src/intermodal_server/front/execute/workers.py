@@ -98,6 +98,13 @@ class Dispatcher:
             await link.done.wait()
         link.close()
 
+    def refuse_waiting(self, refusal: Refusal) -> None:
+        """Refuse every request that has not reached a worker."""
+        while self._queue:
+            job = self._queue.popleft()
+            self._queued_bytes -= job.size_bytes
+            self._fail(job, refusal)
+
     async def wait_for_workers(self, count: int) -> None:
         """Return once `count` workers can be asked."""
         while self.workers < count:
