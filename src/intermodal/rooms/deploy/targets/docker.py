@@ -25,7 +25,7 @@ import msgspec
 from msgspec.structs import replace
 
 from intermodal.engine.image import read_image
-from intermodal.errors import EngineError, PortTakenError
+from intermodal.errors import EngineError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.host.held import lock_file
@@ -41,13 +41,12 @@ from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.kept import replace_file
 from intermodal.rooms.deploy.targets.machine import Found, GatewayFiles, Machine
 from intermodal.rooms.deploy.targets.ports import check_port
-from intermodal.rooms.deploy.targets.reach import Through, reachable
+from intermodal.rooms.deploy.targets.reach import Through
 from intermodal_server.contract import HTTP_PORT
 
 _ENDS_TOLD = 3
 _GRACE_S = 45.0
 _LAST_LINES = 8
-_LISTENS_S = 1.0
 
 
 class DockerTarget:
@@ -85,6 +84,10 @@ class DockerTarget:
         """
         machine = self._machine
         machine.check()
+        if machine.is_podman:
+            raise EngineError(
+                "podman is no place to deploy to yet", found="the gateway cannot reach its replicas", next="take Docker"
+            )
         wanted = read_image(self._store, revision.image).platform
         if wanted != machine.platform:
             raise EngineError(
@@ -101,26 +104,7 @@ class DockerTarget:
         ports = {one.exposure.port for one in self._plan().sites}
         found = machine.gateway()
         if found is None or found.state != "running" or self._exposure.port not in ports:
-            self._check_port()
-
-    def _check_port(self) -> None:
-        address, port = self._exposure.address, self._exposure.port
-        if self._machine.reach.name == "":
-            check_port(address, port)
-            return
-        try:  # a forwarded connection that nobody takes is closed at once
-            with self._machine.reach.tcp(reachable(address), port, _LISTENS_S) as connection:
-                taken = connection.recv(1) != b""
-        except TimeoutError:
-            taken = True
-        except OSError:
-            taken = False
-        if taken:
-            raise PortTakenError(
-                f"cannot offer the model on port {port} of {self.name}",
-                found="somebody else listens there",
-                next="give it another one: port = … under [deploy], or --port",
-            )
+            check_port(self._exposure.address, self._exposure.port, machine.reach)
 
     def tend(self) -> str:
         """Tell the gateway where replicas are, keep it running, and remove what has ended."""
@@ -138,7 +122,7 @@ class DockerTarget:
         """The containers of this model, without those that have ended as they were asked to."""
         left = []
         for one in self._machine.containers(model=self.model):
-            if one.state == "exited" and self._asked_to_end(one):
+            if one.state == "exited" and (one.id in self._ending or self._asked_to_end(one)):
                 self._machine.remove(one.id)
                 self._ending.pop(one.id, None)
                 continue

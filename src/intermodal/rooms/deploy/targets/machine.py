@@ -82,6 +82,12 @@ class Machine:
         """The platform of images that run there: "linux/amd64"."""
         return f"{self.api.about['Os']}/{self.api.about['Arch']}"
 
+    @cached_property
+    def is_podman(self) -> bool:
+        """Whether podman answers in Docker's place."""
+        components = self.api.about.get("Components") or ()
+        return any(str(one.get("Name", "")).startswith("Podman") for one in components)
+
     # --- images and network ----------------------------------------------------------------------------------------
     def image(self, manifest: Digest, events: Events) -> str:
         """The engine's id of an image, given to it when it lacks it.
@@ -179,8 +185,9 @@ class Machine:
 
     def ask_to_end(self, container: str) -> None:
         """SIGTERM, and no coming back."""
-        with suppress(ApiError):  # 404, 409: it has ended
+        with suppress(ApiError):  # 404: gone, or an old podman, whose kill alone keeps it from coming back
             self.api.json("POST", f"/containers/{container}/update", {"RestartPolicy": {"Name": "no"}})
+        with suppress(ApiError):  # 404, 409: it has ended
             self.api.json("POST", f"/containers/{container}/kill", query={"signal": "SIGTERM"})
 
     def remove(self, container: str) -> None:
