@@ -95,16 +95,16 @@ class DockerTarget:
                 found=f"it is for {wanted}, the machine is {machine.platform}",
                 next=f'build it with platforms = ["{machine.platform}"]',
             )
+        ports = {one.exposure.port for one in self._plan().sites}
+        found = machine.gateway()
+        if found is None or found.state != "running" or self._exposure.port not in ports:
+            check_port(self._exposure.address, self._exposure.port, machine.reach)
         machine.network()
         machine.image(revision.image, self._events)
         made = gateway_image(revision.image, store=self._store, host=self._host, events=self._events)
         image = machine.image(made.digest, self._events)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(self._folder / "gateway.image", image.encode())
-        ports = {one.exposure.port for one in self._plan().sites}
-        found = machine.gateway()
-        if found is None or found.state != "running" or self._exposure.port not in ports:
-            check_port(self._exposure.address, self._exposure.port, machine.reach)
 
     def tend(self) -> str:
         """Tell the gateway where replicas are, keep it running, and remove what has ended."""
