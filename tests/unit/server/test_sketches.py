@@ -8,7 +8,6 @@ import struct
 from collections import Counter
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,10 +30,15 @@ def tensor(values: list[Any], datatype: str, shape: tuple[int, ...] | None = Non
     return Tensor(name, datatype, shape or (len(values),), encode(values, datatype, name))
 
 
+def outputs(found: Sketches) -> list[dict[str, Any]]:
+    document: list[dict[str, Any]] = json.loads(b"".join(found.pieces()))
+    return document
+
+
 def counted(found: Sketches, traffic: str = "live", name: str = "y") -> dict[str, Any]:
     found.flush()
-    (output,) = [output for output in found.as_json() if output["name"] == name]
-    sketch: dict[str, Any] = json.loads(orjson.dumps(output["traffic"][traffic]))
+    (output,) = [output for output in outputs(found) if output["name"] == name]
+    sketch: dict[str, Any] = output["traffic"][traffic]
     return sketch
 
 
@@ -152,6 +156,23 @@ def test_long_and_broken_names_take_no_place() -> None:
     assert sketch["classes"] == {"ok": 1, "\\xff\\xfe": 1}
 
 
+def test_a_page_is_of_one_moment_and_outlives_what_comes_meanwhile() -> None:
+    found = Sketches()
+    found.ended(answered(tensor([1.0], "FP64"), tensor(["a"], "BYTES", name="s")), 200)
+    found.flush()
+    page, families = found.pieces(), found.families()
+    begun, samples = next(page), iter(next(families).samples)
+    assert next(samples)[2] == 1
+    for number in range(5):
+        later = answered(tensor([2.0], "FP64"), tensor(["b"], "BYTES", name=f"s{number}"), traffic=f"t{number}")
+        found.ended(later, 200)
+    found.flush()
+    (_, other) = json.loads(b"".join([begun, *page]))
+    assert other["traffic"] == {"live": {**counted(found, name="s"), "rows": 1}}
+    assert list(samples) == []
+    assert all(list(family.samples) for family in families)
+
+
 def test_joined_buckets_begin_another_era() -> None:
     """Whoever subtracts counts of before must not, once a count may have moved to a neighbour."""
     found = Sketches()
@@ -182,7 +203,7 @@ def test_a_model_that_makes_up_outputs_does_not_fill_the_memory() -> None:
     for number in range(1000):
         found.ended(answered(tensor([1.0], "FP64", name=f"y{number}")), 200)
     found.flush()
-    assert len(found.as_json()) == module.MAX_OUTPUTS
+    assert len(outputs(found)) == module.MAX_OUTPUTS
     assert found.failed == 1000 - module.MAX_OUTPUTS
 
 

@@ -23,13 +23,14 @@ MAX_BUCKETS = 2048
 MANTISSA_BITS = 52
 _SIGN = 1 << 63
 _LARGEST = 1.7976931348623157e308
+_LARGEST_PATTERN = 0x7FEFFFFFFFFFFFFF
 
 
-def edge(magnitude: int, bits: int) -> float:
-    """The lower edge of bucket `magnitude` >= 0; of the one after the last, the largest double."""
-    pattern = magnitude << (MANTISSA_BITS - bits)
-    value: float = struct.unpack("<d", struct.pack("<Q", min(pattern, 0x7FEFFFFFFFFFFFFF)))[0]
-    return value
+def edges(magnitudes: Iterable[int], bits: int) -> array.array[float]:
+    """The lower edges of buckets of these magnitudes >= 0; of what comes after the last bucket, the largest double."""
+    shift = MANTISSA_BITS - bits
+    patterns = array.array("Q", [min(magnitude << shift, _LARGEST_PATTERN) for magnitude in magnitudes])
+    return array.array("d", patterns.tobytes())
 
 
 class Numbers:
@@ -111,10 +112,11 @@ class Numbers:
 
     def buckets(self) -> list[tuple[float, float, int]]:
         """Lower edge, upper edge and count of every bucket that is not empty, in rising order."""
+        keys = sorted(self.counts)
+        near, far = edges(map(abs, keys), self.bits), edges((abs(key) + 1 for key in keys), self.bits)
         found = []
-        for key in sorted(self.counts):
-            near, far = edge(abs(key), self.bits) if key else -edge(1, self.bits), edge(abs(key) + 1, self.bits)
-            lower, upper = (near, far) if key >= 0 else (-far, -near)
+        for key, inner, outer in zip(keys, near, far):
+            lower, upper = (inner, outer) if key > 0 else (-outer, -inner) if key < 0 else (-outer, outer)
             found.append((lower, upper, self.counts[key]))
         return found
 
@@ -131,6 +133,14 @@ class Numbers:
                 below += count
                 lower, upper, count = next(buckets)
             found.append((share, min(max(lower + (upper - lower) / 2, self.smallest), self.largest)))
+        return found
+
+    def copy(self) -> Numbers:
+        """The sketch as it is now."""
+        found = Numbers()
+        for name in self.__slots__:
+            setattr(found, name, getattr(self, name))
+        found.counts = dict(self.counts)
         return found
 
     def as_json(self) -> dict[str, Any]:

@@ -169,15 +169,7 @@ class Instruments:
             "duration_edges_s": FINE_EDGES_S,
             "requests": self._metrics.as_json(),
         }
-        outputs = self._sketches.as_json()
-
-        def pieces() -> Iterator[bytes]:
-            yield orjson.dumps(head)[:-1] + b',"outputs":['
-            for place, output in enumerate(outputs):
-                yield (b"," if place else b"") + orjson.dumps(output)
-            yield b"]}"
-
-        return Page(pieces())
+        return Page(chain([orjson.dumps(head)[:-1] + b',"outputs":'], self._sketches.pieces(), [b"}"]))
 
     def _predictions_page(self, question: Question) -> Page:
         assert self._ring is not None

@@ -23,6 +23,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from intermodal_server.contract import DATATYPES, FLOAT_DATATYPES
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.observe.buckets import FIRST_BITS, Numbers
@@ -59,6 +61,15 @@ class Sketch:
         self.other = 0
         self.missing = 0
         self.numbers: Numbers | None = None
+
+    def copy(self) -> Sketch:
+        """The sketch as it is now."""
+        found = Sketch()
+        for name in self.__slots__:
+            setattr(found, name, getattr(self, name))
+        found.classes = dict(self.classes)
+        found.numbers = self.numbers and self.numbers.copy()
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for `/sketches`."""
@@ -182,10 +193,13 @@ class Sketches:
         joined = sum(FIRST_BITS - numbers.bits for numbers in sketches if numbers is not None)
         return f"-{joined}" if joined else ""
 
-    def _sketches(self) -> Iterator[tuple[str, str, Sketch]]:
-        for name, output in self.outputs.items():
-            for traffic, sketch in output.by_traffic.items():
-                yield name, traffic, sketch
+    def _sketches(self) -> list[tuple[str, str, Sketch]]:
+        """All of now; more may come while somebody goes through them."""
+        return [
+            (name, traffic, sketch)
+            for name, output in self.outputs.items()
+            for traffic, sketch in output.by_traffic.items()
+        ]
 
     def _samples(self, field: str) -> Iterator[Sample]:
         for name, traffic, sketch in self._sketches():
@@ -218,16 +232,25 @@ class Sketches:
                 for kind, number in kinds.items():
                     yield "", (("output", name), ("kind", kind), ("traffic", traffic)), number
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """The counts for `/sketches`; call `flush` before."""
-        return [
-            {
-                "name": name,
-                "datatype": output.datatype,
-                "traffic": {traffic: sketch.as_json() for traffic, sketch in output.by_traffic.items()},
-            }
+    def pieces(self) -> Iterator[bytes]:
+        """JSON of every output for `/sketches`, of one moment, a piece for each sketch; call `flush` before."""
+        taken = [
+            (name, output.datatype, [(traffic, sketch.copy()) for traffic, sketch in output.by_traffic.items()])
             for name, output in self.outputs.items()
         ]
+        return _pieces(taken)
+
+
+def _pieces(taken: list[tuple[str, str, list[tuple[str, Sketch]]]]) -> Iterator[bytes]:
+    before = b"["
+    for name, datatype, by_traffic in taken:
+        yield before + orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"traffic":'
+        inner = b"{"
+        for traffic, sketch in by_traffic:
+            yield inner + orjson.dumps(traffic) + b":" + orjson.dumps(sketch.as_json())
+            inner = b","
+        before = b"}},"
+    yield b"}}]" if taken else b"[]"
 
 
 def _layout(shape: tuple[int, ...]) -> tuple[int, int, int]:
