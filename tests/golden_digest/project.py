@@ -9,6 +9,7 @@ golden cases. No byte code: that is for the image's own interpreter to compile (
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock import servertree
 from intermodal.rooms.lock.lockfile import read_lock
 from intermodal.rooms.lock.rows import Lock, PackageRow
+from intermodal_server import openapi
 from intermodal_server.contract import Signature, TensorSpec
 
 FROZEN = Path(__file__).with_name("frozen")
@@ -129,13 +131,15 @@ def located(lock: Lock, files: dict[str, Path]) -> Lock:
 
 @contextmanager
 def frozen_server() -> Iterator[None]:
-    """Build with the frozen server instead of this checkout's."""
-    real = servertree.server_tree
+    """Build with the frozen server instead of this checkout's, and with a description that no server has."""
+    real = servertree.server_tree, openapi.text
     servertree.server_tree = lambda: servertree.tree_of(FROZEN / "server/intermodal_server")
+    described = {"info": {"title": "golden"}, "paths": {"/é": "€" * 1500}}
+    openapi.text = lambda settings: json.dumps(described, ensure_ascii=False)
     try:
         yield
     finally:
-        servertree.server_tree = real
+        servertree.server_tree, openapi.text = real
 
 
 def host(folder: Path, cores: int) -> Host:

@@ -23,6 +23,7 @@ from intermodal.events import SILENT, Events
 from intermodal.oci.compare import FIELDS, compare
 from intermodal.oci.descriptor import Descriptor
 from intermodal.oci.digest import Digest
+from intermodal.oci.labels import belongs
 from intermodal.oci.listing import ImageListing, LayerListing, ListedEntry, list_image
 from intermodal.oci.manifest import parse_descriptor
 from intermodal_server import contract
@@ -141,7 +142,7 @@ def _settings(listing: ImageListing, contents: Contents) -> dict[str, Any]:
         found |= {
             f"label {name}": value
             for name, value in (labels if isinstance(labels, Mapping) else {}).items()
-            if name not in _DERIVED_LABELS
+            if not any(belongs(name, derived) for derived in _DERIVED_LABELS)
         }
         # Docker writes what is not set as "", false or null, and the name of the machine that built it
         stated = {name: value for name, value in config.items() if value and name not in _UNTOLD}

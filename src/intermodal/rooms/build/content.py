@@ -23,6 +23,7 @@ from intermodal.oci.canonical import canonical_json
 from intermodal.oci.descriptor import LayerInfo
 from intermodal.oci.digest import CHUNK_BYTES, Digest
 from intermodal.oci.entry import Entry
+from intermodal.oci.labels import spread
 from intermodal.oci.layer import write_layer
 from intermodal.project.value import Project
 from intermodal.rooms.build.bytecode import pyc_path
@@ -31,7 +32,7 @@ from intermodal.rooms.build.wheels.groups import policies
 from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock.rows import Lock
-from intermodal_server import contract
+from intermodal_server import contract, openapi
 
 OWN_MODEL_BYTES = 8 << 20
 _PYVENV = """\
@@ -157,11 +158,13 @@ def labels(lock: Lock, card: ModelCard, project: Project, lock_digest: Digest) -
         "org.opencontainers.image.version": project.version,
         "org.opencontainers.image.base.name": lock.base.reference,
         **({"org.opencontainers.image.base.digest": str(lock.base.digest)} if lock.base.digest else {}),
-        contract.LABEL_SIGNATURE: canonical_json(card.signature.as_json()).decode(),
+        **spread(contract.LABEL_SIGNATURE, canonical_json(card.signature.as_json()).decode()),
         contract.LABEL_LOCK_DIGEST: str(lock_digest),
         contract.LABEL_FORMAT: card.format,
         contract.LABEL_FRAMEWORK: card.framework,
     }
+    if not project.model.app:  # an application describes itself
+        found |= spread(contract.LABEL_OPENAPI, openapi.text(model_settings(lock, card, project)))
     if lock.golden is not None:
         from intermodal.golden.cases import parse_golden
 

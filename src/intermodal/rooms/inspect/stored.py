@@ -18,6 +18,7 @@ from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.descriptor import Descriptor
 from intermodal.oci.digest import Digest
+from intermodal.oci.labels import gathered
 from intermodal.oci.layout import Store
 from intermodal.registry.documents import Config, Index, Manifest, parse_config, parse_manifest
 from intermodal_server import contract
@@ -62,7 +63,7 @@ class ImageCard(Struct, frozen=True):
     def signature(self) -> dict[str, Any]:
         """Inputs and outputs; empty when the image has none, or none that can be understood."""
         try:
-            found = contract.Signature.from_json(json.loads(self.labels.get(contract.LABEL_SIGNATURE, "")))
+            found = contract.Signature.from_json(json.loads(gathered(self.labels, contract.LABEL_SIGNATURE)))
         except (ValueError, KeyError, TypeError, RecursionError):  # ContractError is a ValueError
             return {"inputs": [], "outputs": []}
         return found.as_json()
