@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -188,15 +188,18 @@ def record(
 
 
 def run(
-    reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080, keys: str = ""
+    reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080, **more: Any
 ) -> int:
-    """Serve an image, or the project at an existing path, on loopback until interrupted; its exit status."""
+    """Serve an image, or the project at an existing path, on loopback until interrupted; its exit status.
+
+    `more` is handed on to `engine.run.serve`.
+    """
     from intermodal.engine import get_engine
     from intermodal.engine.run import serve
 
     store = open_store(host)
     digest = _manifest(reference, store, host, events)
-    return serve(digest, engine=get_engine(engine, store, host), port=port, events=events, api_keys=keys)
+    return serve(digest, engine=get_engine(engine, store, host), port=port, events=events, **more)
 
 
 def load_into(reference: str, into: str, *, host: Host, events: Events = SILENT, name: str | None = None) -> LoadReport:

@@ -15,7 +15,7 @@ import platform
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from intermodal.oci.layout import Store
 from intermodal.oci.manifest import manifest_bytes
 from intermodal_server.contract import (
     GOLDEN_PATH,
+    GRPC_PORT,
+    HTTP_PORT,
     LABEL_GOLDEN_DIGEST,
     SERVER_CODE_DIR,
     SETTINGS_PATH,
@@ -102,8 +104,11 @@ def served_image(
         files[GOLDEN_PATH] = cases.to_bytes()
         labels[LABEL_GOLDEN_DIGEST] = str(Digest.of(files[GOLDEN_PATH]))
     layers = [_add(store, *_base(), "base"), _add(store, *_server(), "server"), _add(store, *_packed(files), "app")]
+    ports = (HTTP_PORT, GRPC_PORT) if settings.serve.grpc else (HTTP_PORT,)
+    if settings.serve.grpc:
+        layers.append(_add(store, *_grpc(), "grpc"))
     architecture = ARCHITECTURES[platform.machine().lower()]
-    config = config_bytes(layers=layers, architecture=architecture, python=VERSION, labels=labels)
+    config = config_bytes(layers=layers, architecture=architecture, python=VERSION, labels=labels, ports=ports)
     digest, size = store.put_bytes(config)
     data = manifest_bytes(
         Descriptor(CONFIG, digest, size), [Descriptor(LAYER_GZIP, x.digest, x.size_bytes) for x in layers]
@@ -143,15 +148,28 @@ def _server() -> tuple[bytes, bytes]:
     for path in code.rglob("*.py"):
         files[f"{SERVER_CODE_DIR}/{path.relative_to(code)}"] = path.read_bytes()
     site = Path(msgspec.__file__).parents[1]
-    for package in FRONT:
-        for path in (site / package).rglob("*"):
+    return _packed({**files, **_packages(site, FRONT)})
+
+
+@functools.cache
+def _grpc() -> tuple[bytes, bytes]:
+    """What the front needs besides, for gRPC."""
+    from support.grpc_clients import front_site
+
+    return _packed(_packages(front_site(), ("grpc", "google", "typing_extensions.py")))
+
+
+def _packages(site: Path, names: Sequence[str]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for name in names:
+        for path in [site / name, *(site / name).rglob("*")]:
             if not path.is_file() or path.suffix == ".pyc":
                 continue
             files[f"/opt/intermodal/lib/python{VERSION}/site-packages/{path.relative_to(site)}"] = path.read_bytes()
             for wanted, found in _libraries(path) if path.suffix == ".so" else ():
                 if not wanted.startswith("/"):
                     files[f"/lib/{wanted}"] = found.read_bytes()
-    return _packed(files)
+    return files
 
 
 def _packed(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> tuple[bytes, bytes]:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from intermodal.engine.forward import Forwarder
+from intermodal.engine.doors import Doors
 from intermodal.engine.interface import Endpoint, Hardening
 from intermodal.engine.memory import family, resident_bytes
 from intermodal.engine.runtime import RuntimeFolder
@@ -41,7 +41,7 @@ class LocalContainer:
         spawn: starts it, with standard output to a pipe; called in a thread that lives as long as it does.
         endpoint: where it will answer.
         folder: removed at the end.
-        forwarder: closed at the end; None without a port.
+        doors: closed at the end.
         prove: the hardening of the process with that id, asked for at most once.
 
     Raises:
@@ -54,12 +54,12 @@ class LocalContainer:
         *,
         endpoint: Endpoint,
         folder: RuntimeFolder,
-        forwarder: Forwarder | None,
+        doors: Doors,
         prove: Callable[[int], Hardening],
     ) -> None:
         self._endpoint = endpoint
         self._folder = folder
-        self._forwarder = forwarder
+        self._doors = doors
         self._prove = prove
         self._log = bytearray()
         self._log_lock = threading.Lock()
@@ -185,9 +185,7 @@ class LocalContainer:
             if handle >= 0:
                 os.close(handle)
         self._handle = self._status = -1
-        if self._forwarder is not None:
-            self._forwarder.close()
-            self._forwarder = None
+        self._doors.close()
         self._folder.remove()
 
     def _signal(self, number: signal.Signals) -> None:

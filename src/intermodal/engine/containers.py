@@ -23,19 +23,20 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from intermodal.engine.archive import Parts, image_name, read_parts
+from intermodal.engine.doors import Doors, check_grpc, serves_grpc
 from intermodal.engine.driver import CHECKED, HARDENED, Driver, MissingError, Policy, Spec
-from intermodal.engine.forward import LOOPBACK, Forwarder
+from intermodal.engine.forward import LOOPBACK
 from intermodal.engine.hardening import SOCKET_FOLDER
 from intermodal.engine.inside import judge, script, unproven
 from intermodal.engine.interface import Endpoint, Hardening, Isolation, RunRequest
 from intermodal.engine.memory import resident_bytes
 from intermodal.engine.owner import OWNER_LABEL, is_stale, owner
-from intermodal.engine.runtime import METRICS_NAME, SOCKET_NAME, RuntimeFolder
+from intermodal.engine.runtime import GRPC_NAME, METRICS_NAME, SOCKET_NAME, RuntimeFolder
 from intermodal.errors import EngineError, PortTakenError
 from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.layout import Store
-from intermodal_server.contract import ENV_METRICS_SOCKET, ENV_PORT, ENV_SOCKET, USER_ID
+from intermodal_server.contract import ENV_GRPC_SOCKET, ENV_METRICS_SOCKET, ENV_PORT, ENV_SOCKET, USER_ID
 
 LOG_BYTES = 256 << 10
 _SAMPLE_S = 0.1
@@ -67,8 +68,9 @@ class ContainerEngine:
         self._sweep()
         parts = read_parts(self._store, request.image)
         by_socket = not request.egress and self._policy.isolate_network and driver.shares_sockets
-        # an open port of ours for a container without network, else the engine publishes it
-        forwarder = Forwarder(request.port) if by_socket and request.port is not None else None
+        check_grpc(request, serves_grpc(parts.settings))
+        # open ports of ours for a container without network, else the engine publishes them
+        doors = Doors(request if by_socket else replace(request, port=None, grpc_port=None))
         folder = RuntimeFolder(self._host)
         container = ""
         try:
@@ -76,19 +78,19 @@ class ContainerEngine:
             _start(driver, container, request)
             state = driver.state(container)
             socket = _bound(folder) / SOCKET_NAME if by_socket else None
-            if forwarder is not None and socket is not None:
-                forwarder.start(socket)
+            if socket is not None:
+                doors.start(socket, _bound(folder) / GRPC_NAME)
             metrics = _bound(folder) / METRICS_NAME if by_socket else None
-            endpoint = Endpoint(socket, LOOPBACK, forwarder.port if forwarder else state.port, metrics)
+            ports = doors if by_socket else state
+            endpoint = Endpoint(socket, LOOPBACK, ports.port, metrics, ports.grpc_port)
             probe = (*_interpreter(parts), "-c", script(self._host.architecture))
             notes = _network_notes(request, by_socket)
-            return EngineContainer(driver, container, endpoint, folder, forwarder, state.pid, probe, notes)
+            return EngineContainer(driver, container, endpoint, folder, doors, state.pid, probe, notes)
         except BaseException:
             with suppress(EngineError):
                 if container:
                     driver.remove(container)
-            if forwarder is not None:
-                forwarder.close()
+            doors.close()
             folder.remove()
             raise
 
@@ -118,6 +120,8 @@ class ContainerEngine:
         if by_socket:
             environment |= {ENV_SOCKET: f"{SOCKET_FOLDER}/{SOCKET_NAME}", ENV_PORT: "0"}
             environment[ENV_METRICS_SOCKET] = f"{SOCKET_FOLDER}/{METRICS_NAME}"
+            if serves_grpc(parts.settings):
+                environment[ENV_GRPC_SOCKET] = f"{SOCKET_FOLDER}/{GRPC_NAME}"
             binds[SOCKET_FOLDER] = _bound(folder)
             binds[SOCKET_FOLDER].mkdir()
             # the user inside is nobody here; `folder.path` above it keeps everybody else out
@@ -133,6 +137,7 @@ class ContainerEngine:
             binds=binds,
             egress=not by_socket,
             publish=None if by_socket else request.port or 0,
+            publish_grpc=None if by_socket else request.grpc_port,
             healthcheck=health if isinstance(health, dict) else {},
         )
 
@@ -146,7 +151,7 @@ class EngineContainer:
         container: str,
         endpoint: Endpoint,
         folder: RuntimeFolder,
-        forwarder: Forwarder | None,
+        doors: Doors,
         pid: int,
         probe: Sequence[str],
         notes: Sequence[str],
@@ -155,7 +160,7 @@ class EngineContainer:
         self._driver = driver
         self._endpoint = endpoint
         self._folder = folder
-        self._forwarder = forwarder
+        self._doors = doors
         self._probe = probe
         self._notes = notes
         self._pid = pid
@@ -232,8 +237,7 @@ class EngineContainer:
         try:
             self._driver.remove(self.id)
         finally:
-            if self._forwarder is not None:
-                self._forwarder.close()
+            self._doors.close()
             self._folder.remove()
             self._sampler.join()
 

@@ -22,17 +22,18 @@ from typing import Any
 from intermodal.engine.api import ApiError, DockerApi, demultiplex, escaped, find_socket
 from intermodal.engine.archive import Parts, Sent, archive, common, read_parts
 from intermodal.engine.containers import ContainerEngine
-from intermodal.engine.driver import CHECKED, HARDENED, OPEN_FILES, MissingError, Policy, Spec, State
+from intermodal.engine.driver import CHECKED, HARDENED, OPEN_FILES, MissingError, Policy, Spec, State, published
 from intermodal.engine.owner import OWNER_LABEL
 from intermodal.errors import EngineError, InputError, StoreError
 from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
-from intermodal_server.contract import HTTP_PORT, LABEL_LOCK_DIGEST
+from intermodal_server.contract import GRPC_PORT, HTTP_PORT, LABEL_LOCK_DIGEST
 
 _LOG_LINES = 10_000
 _PORT = f"{HTTP_PORT}/tcp"
+_GRPC_PORT = f"{GRPC_PORT}/tcp"
 
 
 class DockerEngine(ContainerEngine):
@@ -177,12 +178,13 @@ class DockerDriver:
         """How it is."""
         document = self._api.json("GET", f"/containers/{container}/json")
         state = document["State"]
-        bound = (document["NetworkSettings"].get("Ports") or {}).get(_PORT) or [{}]
+        bound = document["NetworkSettings"].get("Ports") or {}
         return State(
             running=bool(state["Running"]),
             exit_code=int(state["ExitCode"]),
             pid=_here(int(state["Pid"]), container),
-            port=int(bound[0].get("HostPort") or 0),
+            port=published(bound, HTTP_PORT),
+            grpc_port=published(bound, GRPC_PORT),
             error=str(state.get("Error") or ""),
         )
 
@@ -261,14 +263,18 @@ def request(spec: Spec) -> dict[str, object]:
         host |= {"Memory": policy.memory_bytes, "MemorySwap": policy.memory_bytes}
     if policy.cpus is not None:
         host["NanoCpus"] = int(policy.cpus * 1e9)
-    if spec.publish is not None:
-        host["PortBindings"] = {_PORT: [{"HostIp": "127.0.0.1", "HostPort": str(spec.publish or "")}]}
+    ports = {_PORT: spec.publish, _GRPC_PORT: spec.publish_grpc}
+    open_ports = {name: port for name, port in ports.items() if port is not None}
+    if open_ports:
+        host["PortBindings"] = {
+            name: [{"HostIp": "127.0.0.1", "HostPort": str(port or "")}] for name, port in open_ports.items()
+        }
     return {
         "Image": spec.image,
         "User": policy.user,
         "Env": [f"{name}={value}" for name, value in spec.environment.items()],
         "Labels": dict(spec.labels),
-        "ExposedPorts": {_PORT: {}},
+        "ExposedPorts": {name: {} for name in {_PORT: 0, **open_ports}},
         "HostConfig": host,
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct, field
 
@@ -55,6 +55,7 @@ class Spec(Struct, frozen=True):
     binds: Mapping[str, Path]  # folder inside -> folder of this host, writable
     egress: bool
     publish: int | None  # port of 127.0.0.1; 0 is any free one; None publishes nothing
+    publish_grpc: int | None = None  # the same for gRPC
     healthcheck: Mapping[str, object] = field(default_factory=dict)  # as in the image config
 
 
@@ -65,7 +66,14 @@ class State(Struct, frozen=True):
     exit_code: int
     pid: int  # of its first process on this host; 0 when it has none, or none that can be seen from here
     port: int = 0  # published on 127.0.0.1
+    grpc_port: int = 0
     error: str = ""
+
+
+def published(ports: Mapping[str, Any], inside: int) -> int:
+    """The port of this host before port `inside`, in the words of both engines; 0 when there is none."""
+    bound = ports.get(f"{inside}/tcp") or [{}]
+    return int(bound[0].get("HostPort") or 0)
 
 
 class Driver(Loader, Protocol):

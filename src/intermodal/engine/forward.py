@@ -28,12 +28,13 @@ class Forwarder:
 
     Args:
         port: to listen on at 127.0.0.1; 0 takes any free one.
+        option: of the command line that says another port.
 
     Raises:
         PortTakenError: somebody listens there.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, option: str = "--port") -> None:
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -44,7 +45,7 @@ class Forwarder:
             raise PortTakenError(
                 f"cannot listen on {LOOPBACK}:{port}",
                 found=_who_listens(port) or (getattr(error, "strerror", "") or str(error)),
-                next=f"choose another port: --port {port + 1 if 0 < port < 65535 else 8081}",
+                next=f"choose another port: {option} {port + 1 if 0 < port < 65535 else 8081}",
             ) from error
         self._listener.setblocking(False)
         self.port = int(self._listener.getsockname()[1])

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from intermodal.engine.doors import serves_grpc
 from intermodal.errors import EngineError, StoreError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
@@ -59,6 +60,7 @@ class RunnableImage(Struct, frozen=True):
     gid: int
     platform: str
     labels: Mapping[str, str]
+    grpc: bool = False  # serves it
 
 
 def read_image(store: ImageStore, digest: Digest) -> RunnableImage:
@@ -108,6 +110,7 @@ def read_image(store: ImageStore, digest: Digest) -> RunnableImage:
             gid=gid,
             platform=f"{config.get('os')}/{config.get('architecture')}",
             labels={str(k): str(v) for k, v in (settings.get("Labels") or {}).items()},
+            grpc=serves_grpc(settings),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"image {digest.short} has a damaged manifest or config", found=repr(error)) from error

@@ -30,6 +30,7 @@ class Endpoint(Struct, frozen=True):
     host: str = "127.0.0.1"
     port: int = 0
     metrics: Path | None = None  # None where only the container's own network reaches them
+    grpc_port: int = 0  # 0 where gRPC was not asked for
 
 
 class RunRequest(Struct, frozen=True):
@@ -43,6 +44,7 @@ class RunRequest(Struct, frozen=True):
     environment: Mapping[str, str] = field(default_factory=dict)
     egress: bool = False
     port: int | None = None
+    grpc_port: int | None = None  # the same for gRPC, of an image that serves it
     events: Events = SILENT
 
 
@@ -98,6 +100,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the engine is missing or refused; `.next` says what to install or allow.
-            PortTakenError: somebody listens on `request.port`.
+            PortTakenError: somebody listens on `request.port` or `request.grpc_port`.
+            InputError: gRPC is asked for, and the image does not serve it.
         """
         ...

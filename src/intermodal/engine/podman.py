@@ -25,7 +25,7 @@ from pathlib import Path
 
 from intermodal.engine.archive import Parts, Sent, archive, common, familiar, feed, index_document
 from intermodal.engine.containers import ContainerEngine
-from intermodal.engine.driver import CHECKED, HARDENED, MissingError, Policy, Spec, State
+from intermodal.engine.driver import CHECKED, HARDENED, MissingError, Policy, Spec, State, published
 from intermodal.engine.owner import OWNER_LABEL
 from intermodal.engine.podman_seccomp import write_profile
 from intermodal.engine.podman_words import options, refusal, size_bytes
@@ -35,7 +35,7 @@ from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.canonical import canonical_json
 from intermodal.oci.layout import Store
-from intermodal_server.contract import HTTP_PORT
+from intermodal_server.contract import GRPC_PORT, HTTP_PORT
 
 _TIMEOUT_S = 600.0
 _LOG_LINES = 10_000
@@ -166,12 +166,13 @@ class PodmanDriver:
         """How it is."""
         document = json.loads(self._podman("container", "inspect", container))[0]
         state = document["State"]
-        bound = ((document.get("NetworkSettings") or {}).get("Ports") or {}).get(f"{HTTP_PORT}/tcp") or [{}]
+        bound = (document.get("NetworkSettings") or {}).get("Ports") or {}
         return State(
             running=state["Status"] in ("running", "created", "initialized", "stopping", "paused"),
             exit_code=int(state["ExitCode"]),
             pid=int(state["Pid"]),
-            port=int(bound[0].get("HostPort") or 0),
+            port=published(bound, HTTP_PORT),
+            grpc_port=published(bound, GRPC_PORT),
             error=str(state.get("Error") or ""),
         )
 

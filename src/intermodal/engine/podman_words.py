@@ -12,7 +12,7 @@ from pathlib import Path
 
 from intermodal.engine.driver import OPEN_FILES, Spec
 from intermodal.errors import EngineError
-from intermodal_server.contract import HTTP_PORT
+from intermodal_server.contract import GRPC_PORT, HTTP_PORT
 
 _SECOND_NS = 1_000_000_000
 _HEALTH = (("Interval", "--health-interval"), ("Timeout", "--health-timeout"), ("StartPeriod", "--health-start-period"))
@@ -59,8 +59,9 @@ def options(spec: Spec, *, timers: bool) -> list[str]:
         words += ["--cpus", str(policy.cpus)]
     if not spec.egress:
         words.append("--network=none")
-    if spec.publish is not None:
-        words += ["--publish", f"127.0.0.1:{spec.publish or ''}:{HTTP_PORT}"]
+    for port, inside in ((spec.publish, HTTP_PORT), (spec.publish_grpc, GRPC_PORT)):
+        if port is not None:
+            words += ["--publish", f"127.0.0.1:{port or ''}:{inside}"]
     for target, source in spec.binds.items():
         words += ["--mount", f"type=bind,source={source},target={target}"]
     for flag, table in (("--env", spec.environment), ("--label", spec.labels)):

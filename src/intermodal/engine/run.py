@@ -27,7 +27,15 @@ class _Stop(BaseException):
     """Somebody asked us to end; like `KeyboardInterrupt` it passes whatever turns errors into notes."""
 
 
-def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events, api_keys: str = "") -> int:
+def serve(
+    image: Image | Digest,
+    *,
+    engine: Engine,
+    port: int,
+    events: Events,
+    api_keys: str = "",
+    grpc_port: int | None = None,
+) -> int:
     """The exit status of serving `image` on 127.0.0.1:`port` until interrupted: 0 after an orderly end.
 
     Must be called in the main thread, which is where signals arrive.
@@ -38,16 +46,19 @@ def serve(image: Image | Digest, *, engine: Engine, port: int, events: Events, a
         port: on loopback; 0 takes a free one, the notice names it.
         events: told the address once the server is ready.
         api_keys: whose keys the server takes, as INTERMODAL_API_KEYS says it; "": as the image says.
+        grpc_port: the same for gRPC; None leaves it closed.
 
     Raises:
-        PortTakenError: somebody listens on `port`.
+        PortTakenError: somebody listens on `port` or `grpc_port`.
+        InputError: gRPC is asked for, and the image does not serve it.
         EngineError: the container could not start, or ended by itself.
     """
     digest = image if isinstance(image, Digest) else image.manifests[0].digest
     environment = {ENV_API_KEYS: api_keys} if api_keys else {}
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with engine.start(RunRequest(digest, environment, port=port, events=events)) as container:
+        wanted = RunRequest(digest, environment, port=port, grpc_port=grpc_port, events=events)
+        with engine.start(wanted) as container:
             log = Log(container, events, every_s=0 if engine.name == "sandbox" else _ASK_S)
             try:
                 _await_ready(container, events, log)
@@ -134,6 +145,8 @@ def _await_ready(container: Container, events: Events, log: Log) -> None:
         f"serving on http://{container.endpoint.host}:{container.endpoint.port}, ready after "
         f"{time.monotonic() - started_s:.1f} s; {_in_words(container.hardening)}; Ctrl-C ends it"
     )
+    if container.endpoint.grpc_port:
+        events.notice(f"gRPC on {container.endpoint.host}:{container.endpoint.grpc_port}")
     if container.endpoint.metrics is not None:
         events.notice(f"metrics: curl --unix-socket {container.endpoint.metrics} http://localhost/metrics")
 

@@ -26,6 +26,7 @@ from intermodal.oci.folder_once import folders_in_use
 
 SOCKET_NAME = "serve.sock"
 METRICS_NAME = "metrics.sock"
+GRPC_NAME = "grpc.sock"
 _MAX_SOCKET_PATH = 107
 
 
@@ -55,6 +56,11 @@ class RuntimeFolder:
     def metrics(self) -> Path:
         """Where it offers its metrics."""
         return self.path / METRICS_NAME
+
+    @property
+    def grpc(self) -> Path:
+        """Where it serves gRPC, when its image does."""
+        return self.path / GRPC_NAME
 
     def remove(self) -> None:
         """Delete the folder; safe to call twice."""

@@ -22,14 +22,14 @@ from msgspec.structs import replace
 from intermodal.engine import bwrap, hardening
 from intermodal.engine.ability import ALLOW_USERNS, Ability, ability
 from intermodal.engine.container import LocalContainer
-from intermodal.engine.forward import Forwarder
+from intermodal.engine.doors import Doors, check_grpc
 from intermodal.engine.image import ImageStore, RunnableImage, read_image, unpacked_layers
 from intermodal.engine.interface import Endpoint, Hardening, Isolation, RunRequest
 from intermodal.engine.rootfs import compose
-from intermodal.engine.runtime import METRICS_NAME, SOCKET_NAME, RuntimeFolder
+from intermodal.engine.runtime import GRPC_NAME, METRICS_NAME, SOCKET_NAME, RuntimeFolder
 from intermodal.errors import EngineError
 from intermodal.host import Host
-from intermodal_server.contract import ENV_METRICS_SOCKET, ENV_PORT, ENV_SOCKET
+from intermodal_server.contract import ENV_GRPC_SOCKET, ENV_METRICS_SOCKET, ENV_PORT, ENV_SOCKET
 
 _PROBE_S = 30.0
 
@@ -58,7 +58,7 @@ class SandboxEngine:
 
         Raises:
             EngineError: this host or the image does not permit it.
-            PortTakenError: somebody listens on `request.port`.
+            PortTakenError: somebody listens on `request.port` or `request.grpc_port`.
             StoreError, InputError: the image is damaged or hostile.
         """
         image = read_image(self._store, request.image)
@@ -69,23 +69,22 @@ class SandboxEngine:
                 next=f'build it with platforms = ["{self._host.platform}"]',
             )
         self._tell(request)
-        forwarder = None if request.port is None else Forwarder(request.port)
+        check_grpc(request, image.grpc)
+        doors = Doors(request)
         folder = None
         try:
             folder = RuntimeFolder(self._host)
             layers = unpacked_layers(self._store, image, self._host, request.events)
             if self.ability.way == "loader":
-                container = self._start_loader(image, request, layers, folder, forwarder)
+                container = self._start_loader(image, request, layers, folder, doors)
             else:
-                container = self._start_bwrap(image, request, layers, folder, forwarder)
+                container = self._start_bwrap(image, request, layers, folder, doors)
         except BaseException:
-            if forwarder is not None:
-                forwarder.close()
+            doors.close()
             if folder is not None:
                 folder.remove()
             raise
-        if forwarder is not None:
-            forwarder.start(folder.socket)
+        doors.start(folder.socket, folder.grpc)
         return container
 
     def _tell(self, request: RunRequest) -> None:
@@ -108,6 +107,7 @@ class SandboxEngine:
                 **request.environment,
                 ENV_SOCKET: f"{hardening.SOCKET_FOLDER}/{SOCKET_NAME}",
                 ENV_METRICS_SOCKET: f"{hardening.SOCKET_FOLDER}/{METRICS_NAME}",
+                **({ENV_GRPC_SOCKET: f"{hardening.SOCKET_FOLDER}/{GRPC_NAME}"} if image.grpc else {}),
                 ENV_PORT: "0",
             },
             image.folder,
@@ -123,7 +123,7 @@ class SandboxEngine:
         request: RunRequest,
         layers: tuple[Path, ...],
         folder: RuntimeFolder,
-        forwarder: Forwarder | None,
+        doors: Doors,
     ) -> LocalContainer:
         """A container behind walls."""
         walls = self.walls(image, request, layers, folder.path)
@@ -133,9 +133,9 @@ class SandboxEngine:
 
         return LocalContainer(
             spawn,
-            endpoint=_endpoint(folder, forwarder),
+            endpoint=_endpoint(folder, doors),
             folder=folder,
-            forwarder=forwarder,
+            doors=doors,
             prove=lambda pid: self.prove(pid, walls, image),
         )
 
@@ -168,7 +168,7 @@ class SandboxEngine:
         request: RunRequest,
         layers: tuple[Path, ...],
         folder: RuntimeFolder,
-        forwarder: Forwarder | None,
+        doors: Doors,
     ) -> LocalContainer:
         """A process without walls."""
         from intermodal.engine import loader
@@ -183,7 +183,12 @@ class SandboxEngine:
             image.folder,
             self._host.architecture,
             environment={**image.environment, **request.environment},
-            ours={ENV_SOCKET: str(folder.socket), ENV_METRICS_SOCKET: str(folder.metrics), ENV_PORT: "0"},
+            ours={
+                ENV_SOCKET: str(folder.socket),
+                ENV_METRICS_SOCKET: str(folder.metrics),
+                **({ENV_GRPC_SOCKET: str(folder.grpc)} if image.grpc else {}),
+                ENV_PORT: "0",
+            },
             scratch=scratch,
         )
 
@@ -194,16 +199,16 @@ class SandboxEngine:
 
         return LocalContainer(
             spawn,
-            endpoint=_endpoint(folder, forwarder),
+            endpoint=_endpoint(folder, doors),
             folder=folder,
-            forwarder=forwarder,
+            doors=doors,
             prove=lambda pid: loader.prove(pid, self.ability.why),
         )
 
 
-def _endpoint(folder: RuntimeFolder, forwarder: Forwarder | None) -> Endpoint:
+def _endpoint(folder: RuntimeFolder, doors: Doors) -> Endpoint:
     """Where the container answers."""
-    return Endpoint(folder.socket, port=0 if forwarder is None else forwarder.port, metrics=folder.metrics)
+    return Endpoint(folder.socket, port=doors.port, metrics=folder.metrics, grpc_port=doors.grpc_port)
 
 
 def _python(image: RunnableImage) -> str:
