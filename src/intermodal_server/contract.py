@@ -57,6 +57,9 @@ ENV_TRITON_METRICS = "INTERMODAL_TRITON_METRICS"  # "1": the nv_inference_… na
 ENV_RING = "INTERMODAL_RING"  # so many of the last predictions are kept for /predictions; default 0
 ENV_RING_INPUTS = "INTERMODAL_RING_INPUTS"  # "1": with their inputs
 ENV_ACCESS_LOG = "INTERMODAL_ACCESS_LOG"  # off | errors | all; default errors
+ENV_VERTEX_PORT = "AIP_HTTP_PORT"  # Vertex AI's names: the TCP port, when ENV_PORT does not say
+ENV_VERTEX_HEALTH = "AIP_HEALTH_ROUTE"  # a path that answers whether the server is ready
+ENV_VERTEX_PREDICT = "AIP_PREDICT_ROUTE"  # a path that takes {"instances": […]}
 
 # --- labels of the image config -------------------------------------------------------------------------------------
 LABEL_PREFIX = "dev.intermodal."

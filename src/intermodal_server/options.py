@@ -39,6 +39,14 @@ class ObserveOptions:
 
 
 @dataclass(frozen=True)
+class VertexRoutes:
+    """The paths that Vertex AI asks for; "" when it does not."""
+
+    health: str = ""
+    predict: str = ""
+
+
+@dataclass(frozen=True)
 class Options:
     """The settings of one start; None leaves the value of `model.json`."""
 
@@ -68,6 +76,7 @@ class Options:
     rate_burst: int | None = None
     max_concurrent: int | None = None
     observe: ObserveOptions = ObserveOptions()
+    vertex: VertexRoutes = VertexRoutes()
 
     def path(self, path: str) -> str:
         """Where a path of the contract really lies."""
@@ -170,7 +179,7 @@ def _api_keys(environment: Mapping[str, str]) -> str | None:
     return text or None
 
 
-def _open_paths(environment: Mapping[str, str]) -> tuple[str, ...]:
+def _open_paths(environment: Mapping[str, str], vertex: VertexRoutes) -> tuple[str, ...]:
     text = environment.get(contract.ENV_OPEN_PATHS) or ",".join(Options.open_paths)
     listed = () if text == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
     for entry in listed:
@@ -178,7 +187,17 @@ def _open_paths(environment: Mapping[str, str]) -> tuple[str, ...]:
             raise OptionError(
                 f"{contract.ENV_OPEN_PATHS} holds {entry!r}; health, none or a path such as /ping is expected"
             )
-    return listed
+    return (*listed, vertex.health) if vertex.health and "health" in listed else listed
+
+
+def _vertex(environment: Mapping[str, str]) -> VertexRoutes:
+    paths = []
+    for name in (contract.ENV_VERTEX_HEALTH, contract.ENV_VERTEX_PREDICT):
+        path = environment.get(name, "")
+        if path and not path.startswith("/"):
+            raise OptionError(f"{name} is {path!r}; a path such as /predict is expected")
+        paths.append(path)
+    return VertexRoutes(*paths)
 
 
 def read_options(environment: Mapping[str, str]) -> Options:
@@ -193,7 +212,9 @@ def read_options(environment: Mapping[str, str]) -> Options:
     mode = environment.get(contract.ENV_MODE) or None
     if mode is not None and mode not in contract.MODES:
         raise OptionError(f"{contract.ENV_MODE} is {mode!r}; auto, inline, thread or workers is expected")
-    port = _number(environment, contract.ENV_PORT, int, 0, contract.HTTP_PORT)
+    vertex_port = _number(environment, contract.ENV_VERTEX_PORT, int, 1, contract.HTTP_PORT)
+    port = _number(environment, contract.ENV_PORT, int, 0, vertex_port)
+    vertex = _vertex(environment)
     grpc_port = _number(environment, contract.ENV_GRPC_PORT, int, 0)
     for name, number in ((contract.ENV_PORT, port), (contract.ENV_GRPC_PORT, grpc_port or 0)):
         if number > 65535:
@@ -223,11 +244,12 @@ def read_options(environment: Mapping[str, str]) -> Options:
         drain_s=_number(environment, contract.ENV_DRAIN_S, float, 0.0),
         max_request_bytes=_number(environment, contract.ENV_MAX_REQUEST_BYTES, int, 1),
         api_keys=_api_keys(environment),
-        open_paths=_open_paths(environment),
+        open_paths=_open_paths(environment, vertex),
         rate_per_s=_number(environment, contract.ENV_RATE_PER_S, float, 0.0),
         rate_burst=_number(environment, contract.ENV_RATE_BURST, int, 0),
         max_concurrent=_number(environment, contract.ENV_MAX_CONCURRENT, int, 0),
         observe=_observe(environment, port),
+        vertex=vertex,
     )
 
 

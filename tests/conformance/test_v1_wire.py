@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +115,17 @@ def test_outputs_without_common_rows_are_refused_by_row_only(tmp_path: Path) -> 
         assert server.request("POST", "/v1/models/twice:predict", {"inputs": inputs}).json == {
             "outputs": {"twice": [[2, 4], [6, 8], [10, 12]], "loud": ["A"]}
         }
+
+
+def test_vertex_names_its_own_paths(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    variables = {"AIP_HEALTH_ROUTE": "/healthz", "AIP_PREDICT_ROUTE": "/predict", "AIP_HTTP_PORT": port}
+    with serve(rows_root(tmp_path), exact=variables, port="", metrics_port=0) as server:
+        assert server.request("GET", "/healthz").json == {"ready": True}
+        reply = server.request("POST", "/predict", {"instances": [[1, 2, 3]], "parameters": {}})
+        assert reply.json == {"predictions": [6.0]}
+        url = f"http://127.0.0.1:{port}/openapi.json"
+        with urllib.request.urlopen(url) as answer:
+            assert {"/healthz", "/predict"} <= set(json.load(answer)["paths"])

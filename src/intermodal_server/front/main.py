@@ -91,7 +91,12 @@ class Front:
             timeout_s=self._settings.serve.timeout_s, replace=self._ask_to_replace, log=self._log
         )
         self._service = Service(
-            self._settings, self._dispatcher, self._health, slow_body_s=self._options.slow_body_s, log=self._log
+            self._settings,
+            self._dispatcher,
+            self._health,
+            slow_body_s=self._options.slow_body_s,
+            log=self._log,
+            vertex=self._options.vertex,
         )
         guard = make_guards(self._options, self._settings, self._health, self._log)
         self._instruments = Instruments(self._service, self._options.observe, self._options.host, self._log)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import Any, Callable
 
 import orjson
@@ -22,6 +21,7 @@ from intermodal_server.front.signature import match
 from intermodal_server.front.statistics import Statistics
 from intermodal_server.front.v2 import Headers
 from intermodal_server.log import Log
+from intermodal_server.options import VertexRoutes
 from intermodal_server.tensors import Tensor
 
 Answer = tuple[int, Headers, bytes]
@@ -34,14 +34,6 @@ RETRY = ((b"retry-after", b"1"),)
 def json_answer(status: int, document: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
     """An answer whose body is `document`."""
     return status, [*JSON, *headers], orjson.dumps(document)
-
-
-@dataclass(frozen=True)
-class VertexRoutes:
-    """The paths that Vertex AI asks for; "" when it does not."""
-
-    health: str = ""
-    predict: str = ""
 
 
 NO_VERTEX = VertexRoutes()

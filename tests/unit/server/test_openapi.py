@@ -17,8 +17,9 @@ from intermodal_server.contract import ModelSettings, ServeSettings, Signature, 
 from intermodal_server.front.app import App
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.health import Health
-from intermodal_server.front.service import Service, VertexRoutes
+from intermodal_server.front.service import Service
 from intermodal_server.log import Log
+from intermodal_server.options import VertexRoutes
 
 WIDE = Signature(
     tuple(TensorSpec(f"column {i}", ("FP64", "BYTES", "INT64")[i % 3], (-1,)) for i in range(150)),

@@ -3,8 +3,8 @@
 Takes the signature, hands on HTML that needs nothing else: no other file, no other host, no framework.
 
 Rules, in order: only who accepts HTML gets the page, all others (KServe's V1 client asks `/` whether the server lives)
-get `{"status": "alive"}`; script and style are allowed by their hashes alone and may reach this server alone; every name
-of the model is escaped; the script is the same for all models and reads what it needs from the page.
+get `{"status": "alive"}`; script and style are allowed by their hashes alone and may reach this server alone; every
+name of the model is escaped; the script is the same for all models and reads what it needs from the page.
 
 Spec: KServe, "V1 Inference Protocol" (liveness); Content Security Policy Level 3.
 """
@@ -29,7 +29,8 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 textarea,pre,input{font:14px/1.4 ui-monospace,monospace;width:100%;box-sizing:border-box}
 textarea{min-height:9rem}pre{background:#f3f3f3;padding:.75rem;overflow:auto;white-space:pre-wrap}
-table{border-collapse:collapse}td,th{text-align:left;padding:.1rem 1.5rem .1rem 0}button{font:inherit;padding:.3rem 1rem}
+table{border-collapse:collapse}td,th{text-align:left;padding:.1rem 1.5rem .1rem 0}
+button{font:inherit;padding:.3rem 1rem}
 .bad{background:#fdecec}label{display:block;margin-top:1rem}
 """
 SCRIPT = """
