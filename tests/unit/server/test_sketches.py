@@ -123,6 +123,13 @@ def test_large_answers_are_cut_before_they_wait() -> None:
     assert counted(found)["unseen_rows"] == 2 * (2000 - MAX_ROWS)
 
 
+def test_nulls_of_a_large_answer_are_missing_up_to_the_bound() -> None:
+    found = Sketches()
+    found.ended(answered(tensor([None, "x" * 100] * 1000, "BYTES")), 200)
+    sketch = counted(found)
+    assert (sketch["missing"], sketch["classes"]) == (MAX_ROWS // 2, {"x" * 100: MAX_ROWS // 2})
+
+
 def test_views_do_not_keep_the_batch_alive() -> None:
     found = Sketches()
     batch = bytearray(encode([1.0, 2.0, 3.0], "FP64", "y"))
