@@ -46,12 +46,17 @@ class Child:
     leaving: bool = False  # asked to finish what it has and go
     asked_to_die: bool = False
     reason: str = ""  # why it failed, in its own words
+    killed_for: str = ""  # why it was killed, in ours
     said: str = ""  # by a front: why it is not ready
     deaf_s: float = math.inf  # when it closed its control socket
     silent_s: float = 0.0  # time the supervisor has spent awake since the last heartbeat
     answers_before: int = 0  # good answers of all children when it started
     loaded_bytes: int = 0  # memory once it was up
     noticed_bytes: int = 0  # memory when its growth was last told
+
+    def end(self, how: str) -> str:
+        """Why it ended: its own words, or ours when we killed it, or how the kernel puts it."""
+        return self.reason or (self.killed_for if how.startswith("signal SIGKILL") else "") or how
 
     @property
     def name(self) -> str:

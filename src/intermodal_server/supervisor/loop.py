@@ -219,7 +219,7 @@ class Supervisor:
             self._exit = 0 if status == 0 and not self._failure else 1
             self._log.info("drained" if self._exit == 0 else f"the front ended during the drain: {how}")
             return
-        self._log.warning(f"{child.name} ended", how=how, pid=child.pid, reason=child.reason)
+        self._log.warning(f"{child.name} ended", how=how, pid=child.pid, reason=child.end(how))
         slot = self._fronts.slot
         if child.kind == FRONT:
             self._fronts.dead(child, answers)
@@ -228,7 +228,7 @@ class Supervisor:
         if self._failure or child.leaving:
             return
         if child.kind == WORKER or self._in_front:
-            self._last_death = f"last: {child.reason or how}"
+            self._last_death = f"last: {child.end(how)}"
             self._circuit.died(self._now_s, answers)
         else:
             self._front_circuit.died(self._now_s, answers)
@@ -237,7 +237,7 @@ class Supervisor:
         if child.reason and not child.up:
             self._give_up(child.reason)
         elif slot.early_deaths >= MAX_EARLY_DEATHS:
-            self._give_up(child.reason or f"{child.name} ended {slot.early_deaths} times while it started ({how})")
+            self._give_up(f"{child.name} ended {slot.early_deaths} times while it started ({child.end(how)})")
 
     # --- messages -----------------------------------------------------------------------------------------------------
     def _on_message(self, child: Child, message: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ class Supervisor:
     def _on_kill(self, front: Child, pid: int, reason: str) -> None:
         """The front wants a worker replaced, or itself because a model hangs in one of its threads."""
         if pid == front.pid:
-            front.reason = reason
+            front.killed_for = reason
             self._circuit.died(self._now_s, self._nursery.answers)
             self._last_death = f"last: {reason}"
             self._fronts.retire(front, reason, beside=False, leave_s=LEAVE_HUNG_S)

@@ -8,8 +8,8 @@ Rules, in order:
 2. Only a model that has grown is replaced; one that needs this much from the start would need it again.
 3. At `KILL` of the limit the one that has grown most is killed, before the kernel chooses.
 4. At `REPLACE` of the limit it is replaced after its request: drained first, because there is no room for two.
-5. Before that, when one that has grown and its fresh successor together just fit below `REPLACE`, the successor
-   starts first, so that nobody waits.
+5. Before that, as long as everything and a fresh successor just fit (between `BESIDE` and `KILL`), the successor of
+   one that has grown starts first, so that nobody waits.
 6. Growth is told when a model has doubled since it was loaded, and at each doubling after that.
 """
 
@@ -23,7 +23,7 @@ from intermodal_server.supervisor import cgroup
 from intermodal_server.supervisor.children import Child
 from intermodal_server.supervisor.family import family_bytes, resident_bytes
 
-KILL, REPLACE = 0.97, 0.90
+KILL, REPLACE, BESIDE = 0.97, 0.90, 0.80  # of the limit
 GROWN = 0.05  # of the limit
 GROWN_BYTES = 32 << 20
 TOLD_BYTES = 64 << 20
@@ -65,7 +65,7 @@ def judge(used_bytes: int, limit_bytes: int, sizes: Mapping[int, Size]) -> Verdi
         return Verdict(pid, kill=True, beside=False)
     if used_bytes >= REPLACE * limit_bytes:
         return Verdict(pid, kill=False, beside=False)
-    if used_bytes + grown[pid].loaded_bytes >= REPLACE * limit_bytes:
+    if BESIDE * limit_bytes <= used_bytes + grown[pid].loaded_bytes < KILL * limit_bytes:
         return Verdict(pid, kill=False, beside=True)
     return None
 

@@ -92,7 +92,7 @@ class Nursery:
     def kill(self, child: Child, reason: str = "") -> None:
         """End it and everything it has started, at once."""
         child.asked_to_die = True
-        child.reason = child.reason or reason
+        child.killed_for = child.killed_for or reason
         kill_family(child.pid, child.mark, set(self._children))
 
     def end(self) -> None:

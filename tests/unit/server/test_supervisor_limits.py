@@ -153,7 +153,10 @@ FRESH, GROWN = Size(100 * MB, 100 * MB), Size(300 * MB, 100 * MB)
         (500, {1: FRESH, 2: FRESH}, None),
         (990, {1: FRESH, 2: FRESH}, None),  # a fresh one would need as much again
         (500, {1: FRESH, 2: GROWN}, None),
-        (805, {1: FRESH, 2: GROWN}, Verdict(2, kill=False, beside=True)),  # room for one fresh one, just
+        (699, {1: FRESH, 2: GROWN}, None),
+        (705, {1: FRESH, 2: GROWN}, Verdict(2, kill=False, beside=True)),  # room for one fresh one, just
+        (865, {1: FRESH, 2: GROWN}, Verdict(2, kill=False, beside=True)),
+        (875, {1: FRESH, 2: GROWN}, None),  # no room any more: later, and without
         (905, {1: FRESH, 2: GROWN}, Verdict(2, kill=False, beside=False)),
         (975, {1: FRESH, 2: GROWN}, Verdict(2, kill=True, beside=False)),
         (905, {1: Size(400 * MB, 100 * MB), 2: GROWN}, Verdict(1, kill=False, beside=False)),
