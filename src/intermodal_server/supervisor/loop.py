@@ -193,11 +193,8 @@ class Supervisor:
         if self._now_s < self._memory_due_s:
             return
         self._memory_due_s = self._now_s + MEMORY_S
-        front = self._fronts.child
-        if self._in_front:
-            models = [front] if front is not None and front.up and not front.leaving else []
-        else:
-            models = self._crew.up
+        kind = FRONT if self._in_front else WORKER
+        models = [child for child in self._nursery if child.kind == kind and child.up and not child.asked_to_die]
         verdict = self._memory.look(os.getpid(), self._nursery, models, self._log)
         if verdict is None:
             return

@@ -94,7 +94,7 @@ class MemoryWatch:
         Args:
             own_pid: the supervisor.
             children: every child.
-            models: those that hold a model, are up, and are not leaving already.
+            models: those that hold a model and are up; one that is leaving already may still have to be killed.
             log: is told about growth.
         """
         measured = {child.pid: family_bytes(child.pid) for child in children}

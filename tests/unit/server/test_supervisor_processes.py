@@ -227,7 +227,7 @@ def test_a_model_that_grows_at_once_is_killed_before_the_kernel_must(tmp_path: P
         "        return {'y': x}\n"
     )
     with serve(root_of(tmp_path, hog), memory_bytes=200 << 20) as server:
-        assert server.infer([9]).status == 500
+        assert server.infer([9]).status == 500, server.log()
         assert server.infer([1]).status == 200
         assert any("is killed before memory ends" in message for message in messages(server))
 
