@@ -9,8 +9,6 @@ is asked again by whoever needs to know. An image without cases cannot fail here
 
 from __future__ import annotations
 
-from http.client import HTTPException
-
 from msgspec import Struct
 
 from intermodal.errors import HostError
@@ -67,7 +65,7 @@ def replay(target: Target, revision: int, exposure: Exposure, metadata: Metadata
                 )
         finally:
             client.close()
-    except (OSError, HTTPException, HostError) as error:
+    except (OSError, HostError) as error:
         return Replayed(revision, None, len(metadata.golden.cases), (str(error),))
     problems = tuple(_worded(one) for one in found[:_SHOWN])
     return Replayed(revision, not found, len(metadata.golden.cases), problems)

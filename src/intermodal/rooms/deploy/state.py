@@ -202,6 +202,10 @@ class StateFile:
         rows = self._all("SELECT at_s, verdict FROM verdicts WHERE rollout_id = ? ORDER BY id", stored.id)
         return tuple((row[0], _decode(row[1], Verdict)) for row in rows)
 
+    def waiting(self, model: Model) -> bool:
+        """Whether a command waits for whoever writes this model's rollout."""
+        return bool(self._all("SELECT 1 FROM requests WHERE model_id = ? LIMIT 1", model.id))
+
     def protected(self) -> frozenset[Digest]:
         """Digests that a revision which has traffic, may get it, or was stable last, needs."""
         kept: set[Digest] = set()

@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal.errors import HostError, IntermodalError
@@ -32,9 +30,8 @@ from intermodal.rooms.deploy.state import Stored
 from intermodal.rooms.deploy.target import Seen, Target, Traffic
 from intermodal.rooms.deploy.verdict import Outcome, Verdict
 from intermodal.rooms.deploy.writer import Writer
-from intermodal.rooms.watch.choice import Choice
-from intermodal.rooms.watch.counts import Evidence
-from intermodal.rooms.watch.judge import Rules, judge
+from intermodal.rooms.watch.judge import judge
+from intermodal.rooms.watch.memory import read_memory
 from intermodal.rooms.watch.observe import Moment, Observer, Setting
 
 TICK_S = 0.5
@@ -43,15 +40,7 @@ _REMEMBER_S = 1.0
 _NUMBERS_S = 10.0
 _JUDGED = (Phase.JUDGING, Phase.PAUSED, Phase.HELD, Phase.BAKING)
 _STARTS = (Phase.STARTING, Phase.CHECKING)
-
-
-class Memory(Struct, frozen=True):
-    """What the watcher must not forget."""
-
-    rules: Rules = Rules()
-    setting: Setting | None = None
-    evidence: Evidence = Evidence()
-    choice: Choice = Choice()
+_BEFORE = -1
 
 
 class Replays(Protocol):
@@ -91,16 +80,15 @@ class Watcher:
         self.stored = stored
         self._writer, self._target, self._replays = writer, target, replays
         self._tell, self._events = tell, events
-        memory = msgspec.json.decode(stored.memory, type=Memory) if stored.memory else Memory()
+        memory = self._memory = read_memory(stored)
         rollout = stored.rollout
         self._rules = memory.rules
-        self._setting = memory.setting or Setting(rollout.candidate, rollout.stable)
         self._evidence = memory.evidence
-        self._observer = Observer(self._setting, memory.choice)
+        self._observer = Observer(memory.setting or Setting(rollout.candidate, rollout.stable), memory.choice)
         self._revisions = {one.number: one for one in writer.state.revisions(writer.model)}
         self._golden: Replayed | None = None
-        self._golden_step: tuple[Phase, int] | None = None  # that the golden result is about
-        self._asked_step: tuple[Phase, int] | None = None  # that a replay is under way for
+        self._golden_step: int | None = None  # that the golden result is about; `_BEFORE` before any traffic
+        self._asked_step: int | None = None  # that a replay is under way for
         self._last: tuple[Rollout, tuple[Action, ...]] | None = None
         self._kept: Verdict | None = None
         self._kept_s = 0.0
@@ -214,17 +202,17 @@ class Watcher:
             return None if rollout.over else False
         if self._golden_now(rollout):
             return True
-        if rollout.phase in (Phase.JUDGING, Phase.BAKING) and mine.healthy:
+        if rollout.phase in _JUDGED and mine.healthy:
             self._replay(rollout)
         return None
 
     def _golden_now(self, rollout: Rollout) -> bool:
         passed = self._golden is not None and self._golden.passed is True
-        return passed and self._golden_step == (rollout.phase, rollout.step)
+        return passed and self._golden_step == _step(rollout)
 
     def _replay(self, rollout: Rollout) -> None:
         if self._asked_step is None:
-            self._asked_step = (rollout.phase, rollout.step)
+            self._asked_step = _step(rollout)
             self._replays.begin(self._revisions[rollout.candidate])
 
     # --- storing and doing -------------------------------------------------------------------------------------------
@@ -267,8 +255,7 @@ class Watcher:
             self._target.set_traffic(Traffic(traffic.weights, rollout.candidate if action.on else None))
 
     def _remember(self, now_s: float, *, changed: bool) -> None:
-        memory = Memory(self._rules, self._setting, self._evidence, self._observer.choice)
-        text = msgspec.json.encode(memory).decode()
+        text = replace(self._memory, rules=self._rules, evidence=self._evidence, choice=self._observer.choice).text()
         if text != self.stored.memory and (changed or now_s - self._remembered_s >= _REMEMBER_S):
             self.stored = self._writer.remember(self.stored, text)
             self._remembered_s = now_s
@@ -291,6 +278,10 @@ class Watcher:
         if problem and problem != self._warned:
             self._events.warning(problem)
         self._warned = problem or self._warned
+
+
+def _step(rollout: Rollout) -> int:
+    return _BEFORE if rollout.phase in _STARTS else rollout.step
 
 
 def _settled(rollout: Rollout, facts: Facts) -> bool:

@@ -39,6 +39,7 @@ from intermodal.rooms.deploy.secrets import resolve_secrets
 from intermodal.rooms.deploy.target import ReplicaReport, Scrape, Seen, Traffic
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.kept import replace_file
+from intermodal.rooms.deploy.targets.last_words import reason_in
 from intermodal.rooms.deploy.targets.machine import Found, GatewayFiles, Machine
 from intermodal.rooms.deploy.targets.ports import check_port
 from intermodal.rooms.deploy.targets.reach import Through
@@ -46,7 +47,7 @@ from intermodal_server.contract import HTTP_PORT
 
 _ENDS_TOLD = 3
 _GRACE_S = 45.0
-_LAST_LINES = 8
+_LAST_LINES = 30
 
 
 class DockerTarget:
@@ -310,7 +311,7 @@ class DockerTarget:
         for one in containers:
             count = int(self._machine.inspect(one.id).get("RestartCount") or 0)
             if count >= _ENDS_TOLD:
-                words = "; ".join(self._machine.logs(one.id, _LAST_LINES))
+                words = reason_in(self._machine.logs(one.id, _LAST_LINES))
                 return f"{what} ended {count} times: {words}"
         return ""
 

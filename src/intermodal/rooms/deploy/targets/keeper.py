@@ -32,6 +32,7 @@ from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy.render import BOOTSTRAP, bootstrap, pipe
 from intermodal.rooms.deploy.targets.kept import replace_file
+from intermodal.rooms.deploy.targets.last_words import reason_in
 
 METRICS_SOCKET = "metrics.sock"
 ENV_METRICS_SOCKET = "INTERMODAL_METRICS_SOCKET"
@@ -39,7 +40,7 @@ _POLL_S = 0.05
 _PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 20.0  # after so long its earlier ends are forgotten
 _LOG_BYTES = 1 << 20
-_LAST_LINES = 8
+_LAST_LINES = 30
 
 
 class Child(Protocol):
@@ -212,7 +213,8 @@ def keep(child: Child, folder: Path, stopped: list[bool]) -> None:
         _tell(folder, {**said, "ends": len(ends), "problem": problem})
         while not problem and not stopped:
             if (status := child.poll()) is not None:
-                problem = [f"ended with status {status}", *child.last_words()]
+                words = reason_in(child.last_words())
+                problem = [f"ended with status {status}" + (f": {words}" if words else "")]
             time.sleep(_POLL_S)
         if stopped:
             break

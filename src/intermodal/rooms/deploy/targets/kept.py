@@ -82,7 +82,7 @@ class Kept:
         }
         environment["HOME"] = str(host.home)
         with (self.folder / "keeper.log").open("wb") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", _KEEPER, str(self.folder), str(handle)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -92,6 +92,7 @@ class Kept:
                 pass_fds=[handle],
                 start_new_session=True,
             )
+        process.returncode = 0  # it is not ours to wait for
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """Ask it to end; does nothing when it is not there, or has not said its number yet."""
