@@ -14,6 +14,7 @@ from intermodal import pipeline
 from intermodal.errors import InputError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
+from intermodal.oci.digest import Digest
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.rollout import Phase, Rollout
 from intermodal.rooms.deploy.state import Model, StateFile
@@ -83,6 +84,12 @@ def find(state: StateFile, name: str, target: str | None) -> Model:
         found=", ".join(model.target for model in found),
         next=f"say which: --to {found[0].target}",
     )
+
+
+def protected(*, host: Host) -> frozenset[Digest]:
+    """Images that revisions need: those with traffic, those that may get it, and the ones before them."""
+    with StateFile.of(host) as state:
+        return state.protected() if state.path.exists() else frozenset()
 
 
 def target_of(name: str, model: str, exposure: Exposure, store: Store, host: Host, events: Events) -> Target:

@@ -6,9 +6,11 @@ Takes names as the user gave them, hands back values; like `pipeline` it prints 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal import pipeline
@@ -16,6 +18,7 @@ from intermodal.deployed import Deployment, find, status_of, target_of
 from intermodal.errors import EngineError, InputError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
+from intermodal.rooms.deploy.chain import Line
 from intermodal.rooms.deploy.revision import Revision, RevisionState
 from intermodal.rooms.deploy.rollout import Command, Phase, Plan, Rollout
 from intermodal.rooms.deploy.state import Model, StateFile, Stored
@@ -184,6 +187,28 @@ def status(name: str | None = None, *, host: Host, target: str | None = None) ->
         if name is not None:
             return (status_of(state, find(state, name, target), host),)
         return tuple(status_of(state, model, host) for model in state.models(target))
+
+
+class History(Struct, frozen=True):
+    """What became of a model's revisions."""
+
+    model: str
+    target: str
+    revisions: tuple[Revision, ...]
+    reasons: Mapping[int, str]  # why the newest rollout of a revision ended as it did
+    log: tuple[Line, ...]
+    broken: str  # where the log is not what was written, or ""
+
+
+def history(name: str, *, host: Host, target: str | None = None) -> History:
+    """All revisions of a model, and its part of the deployment log, whose chain is checked as a whole."""
+    with StateFile.of(host) as state:
+        model = find(state, name, target)
+        reasons = {one.rollout.candidate: one.rollout.reason for one in state.rollouts(model)}
+        log = tuple(
+            line for line in state.log() if (line.body["target"], line.body["model"]) == (model.target, model.name)
+        )
+        return History(model.name, model.target, state.revisions(model), reasons, log, state.verify_log())
 
 
 def logs(

@@ -31,6 +31,17 @@ SECTIONS = {
         "push": "Put an image into a registry, sending only what it lacks.",
         "run": "Serve an image or project on this host, in the foreground.",
     },
+    "Deployed models": {
+        "deploy": "Roll an image out, judged all the way, and back when it is worse.",
+        "status": "Show what is deployed, who gets which traffic, and the last verdict.",
+        "watch": "Go on with a rollout that nobody watches any more.",
+        "promote": "Let a rollout that is paused or held go on.",
+        "abort": "End a rollout; the stable revision keeps the traffic.",
+        "rollback": "Go back to the revision before, or to an earlier one.",
+        "history": "List a model's revisions, and check the deployment log.",
+        "logs": "Show what a revision's containers wrote.",
+        "down": "Take a model away from where it is deployed.",
+    },
     "A project": {
         "init": "Write a commented intermodal.toml for a model.",
         "record": "Run the model on inputs and write golden cases.",

@@ -17,12 +17,15 @@ def command(session: Session, dry_run: bool) -> Output:
     """Delete what no image of the local store needs.
 
     Images without a name, layers that no named image uses, their unpacked trees, and what killed processes left:
-    temporary files, broken downloads, folders of containers. Waits for no build: it refuses while one is running.
+    temporary files, broken downloads, folders of containers. What is deployed, or was before that, stays. Waits for no
+    build: it refuses while one is running.
     """
     from intermodal import pipeline
+    from intermodal.deployed import protected
     from intermodal.engine.prune import prune
 
-    report = prune(pipeline.open_store(session.host), session.host, dry_run=dry_run)
+    keep = protected(host=session.host)
+    report = prune(pipeline.open_store(session.host), session.host, dry_run=dry_run, keep=keep)
     counts = {words: report.count(kind) for kind, words in KINDS.items()}
     document: dict[str, object] = {
         **counts,

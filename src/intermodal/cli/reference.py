@@ -36,7 +36,7 @@ def render() -> str:
         "| exit | means |",
         "|---|---|",
         "| 0 | done |",
-        "| 1 | the answer is no: unsafe model, drift, check failed |",
+        "| 1 | the answer is no: unsafe model, drift, check failed, rolled back |",
         "| 2 | wrong usage or bad input |",
         "| 3 | environment: engine, network, disk, port |",
         "| 130 | interrupted (Ctrl-C or SIGTERM) |",

@@ -6,19 +6,22 @@ temporary files in `oci.prune`, broken downloads in `fetch.cache`, folders of co
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from intermodal.engine.runtime import sweep_containers
 from intermodal.fetch.cache import sweep_parts
 from intermodal.host import Host
 from intermodal.host.held import Sweep
+from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal.oci.prune import PruneReport
 from intermodal.oci.prune import prune as prune_store
 
 
-def prune(store: Store, host: Host, *, dry_run: bool = False) -> PruneReport:
-    """What was removed, or would be with `dry_run`.
+def prune(store: Store, host: Host, *, dry_run: bool = False, keep: Collection[Digest] = ()) -> PruneReport:
+    """What was removed, or would be with `dry_run`; images in `keep` stay, named or not.
 
     Raises:
         StoreError: somebody is building right now, an image is damaged, or something cannot be removed.
@@ -26,6 +29,6 @@ def prune(store: Store, host: Host, *, dry_run: bool = False) -> PruneReport:
     """
     sweep = Sweep(dry_run=dry_run)
     sweep_containers(sweep, host)
-    report = prune_store(store, (), sweep, host)
+    report = prune_store(store, keep, sweep, host)
     sweep_parts(sweep, host)
     return replace(report, items=tuple(sweep.items))

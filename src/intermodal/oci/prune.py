@@ -5,7 +5,8 @@ Takes a `Store`, hands on a `PruneReport`.
 Rules, in order:
 1. It works only while no build runs (see `layout`, rule 4), and holds the store for itself from the first look to the
    last removal.
-2. What a named image reaches stays, whatever else happens; an image that lost its tag goes, unless it is in `keep`.
+2. What a named image reaches stays, whatever else happens; an image that lost its tag goes, unless it is in `keep`,
+   and then it stays whole, listed or not.
 3. Temporary files and folders go when no living process holds them.
 4. Unpacked layers and merged trees go when no image that stays has those layers, unless anything is using the cache's
    folders just now; they can be made again at any time.
@@ -24,7 +25,7 @@ from intermodal.errors import InputError, IntermodalError, StoreError
 from intermodal.host import Host
 from intermodal.host.files import failure
 from intermodal.host.held import Removed, Sweep
-from intermodal.oci.descriptor import CONFIGS, Descriptor
+from intermodal.oci.descriptor import CONFIGS, MANIFEST, Descriptor
 from intermodal.oci.digest import Digest
 from intermodal.oci.folder_once import sweep_folders
 from intermodal.oci.layout import NAME, Store
@@ -55,12 +56,20 @@ class PruneReport(Struct, frozen=True):
 def prune(store: Store, keep: Collection[Digest], sweep: Sweep, host: Host | None = None) -> PruneReport:
     """What `sweep` removed from `store`, and with `host` also from its cache.
 
+    Args:
+        store: nobody may be building in it.
+        keep: images or manifests that somebody needs although they have no name, revisions that are deployed above all.
+        sweep: removes, or only notes.
+        host: of the cache.
+
     Raises:
         StoreError: somebody is building right now, an image is damaged, or something cannot be removed.
     """
     with store.alone():
         listed = store.listed()
         stay = [item for item in listed if NAME in item.annotations or item.digest in keep]
+        unlisted = set(keep) - {item.digest for item in stay}
+        stay += [Descriptor(MANIFEST, one, store.path(one).stat().st_size) for one in unlisted if store.has(one)]
         gone = tuple(item.digest for item in listed if item not in stay)
         reached, diff_ids = _reached(store, stay)
         reached |= set(keep)

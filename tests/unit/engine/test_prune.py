@@ -109,3 +109,14 @@ def test_a_full_folder_name_still_fits_a_socket(host: Host) -> None:
     container = RuntimeFolder(deep)
     assert len(str(container.socket)) <= 107
     container.remove()
+
+
+def test_what_is_deployed_stays_whole_without_a_name_and_goes_without_its_need(store: Store, host: Host) -> None:
+    manifest = tiny_image(store, code="1")
+    blobs = {path.name for path in store.blobs.iterdir()}
+    store.untag("tiny:1")
+    store.change_index(lambda _: [])
+    prune(store, host, keep=[manifest])
+    assert {path.name for path in store.blobs.iterdir()} == blobs
+    prune(store, host)
+    assert list(store.blobs.iterdir()) == []
