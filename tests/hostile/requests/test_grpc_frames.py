@@ -128,14 +128,14 @@ def test_a_broken_frame_ends_its_connection(server: GrpcServed, data: bytes) -> 
 
 
 def test_headers_without_end_are_not_kept(server: GrpcServed) -> None:
-    """What is beyond the limit is read and dropped: of 140 MB most is gone while they still come."""
+    """What is beyond the limit is read and dropped: of 320 MB more than half is gone while they still come."""
     before = resident_bytes(server)
     more = b"".join(frame(CONTINUATION, field(b"x-%d" % n, b"v" * 100) * 100, 0, 1) for n in range(100))
     with connect(server) as connection:
         connection.sendall(PREFACE + frame(SETTINGS) + frame(HEADERS, CALL, 0, 1))
-        for _ in range(128):
+        for _ in range(300):
             pour(connection, more)
-        assert resident_bytes(server) - before < 64 * len(more)
+        assert resident_bytes(server) - before < 150 * len(more)
 
 
 def test_calls_that_are_taken_back_at_once_cost_little(server: GrpcServed) -> None:
