@@ -76,6 +76,8 @@ def from_python(name: str, value: Any) -> Tensor:
     Raises:
         OutputError: ragged, or of mixed or unknown types.
     """
+    if value is None:
+        raise OutputError(f"output {name!r} is None")
     shape: list[int] = []
     level = list(value) if isinstance(value, (list, tuple)) else [value]
     shape.append(len(level))
@@ -100,6 +102,8 @@ def from_numpy(name: str, value: Any) -> Tensor:
     """
     import numpy
 
+    if value is None:
+        raise OutputError(f"output {name!r} is None")
     if hasattr(value, "detach"):  # torch
         value = value.detach().cpu().numpy()
     if hasattr(value, "toarray"):  # scipy sparse
