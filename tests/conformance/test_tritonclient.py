@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from support.envs import training_python
+from support.grpc_clients import clients_python
 from support.plain_models import named_root
 from support.serving import echo_settings, serve, write_root
 
@@ -133,9 +133,12 @@ class Model:
 
 
 def _run(script: str, port: int) -> None:
-    python = training_python("tritonclient[http]")
     done = subprocess.run(
-        [str(python), "-c", script, f"127.0.0.1:{port}"], capture_output=True, text=True, timeout=120, check=False
+        [str(clients_python()), "-c", script, f"127.0.0.1:{port}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "all right"
@@ -150,6 +153,6 @@ def test_half_precision_in_both_clients(tmp_path: Path) -> None:
     spec = (TensorSpec("x", "FP16", (-1, 3)),), (TensorSpec("y", "FP16", (-1, 3)),)
     settings = echo_settings(name="halves", predictor="halves:Model", signature=Signature(*spec))
     root = write_root(tmp_path / "root", settings, app={"halves.py": SAME})
-    worker = training_python("tritonclient[http]")  # has numpy, which keeps FP16 as it is
+    worker = clients_python()  # has numpy, which keeps FP16 as it is
     with serve(root, tcp=True, worker=worker) as server:
         _run(HALVES, server.port)

@@ -24,8 +24,9 @@ def front_site() -> Path:
 
 
 def clients_python() -> Path:
-    """Unmodified clients (tritonclient, kserve), the standard health client, and the compiler for .proto files."""
-    return training_python("kserve", "tritonclient[grpc]", "grpcio-health-checking")
+    """Unmodified clients: tritonclient, kserve, MLflow, the health client; and the compiler for .proto files."""
+    mlflow = ("mlflow-skinny==3.17.2", "pandas", "scipy")  # its client looks for scipy, and fails without
+    return training_python("kserve==0.21.0", "tritonclient[grpc,http]==2.73.0", "grpcio-health-checking", *mlflow)
 
 
 @dataclass
