@@ -10,9 +10,12 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from support.envs import CHECKOUT
 from support.labels_model import ask, labels_root, page
 from support.serving import Served, echo_root, echo_settings, serve, write_root
+
+from intermodal_server.front.observe.instruments import replacement_reason
 
 
 def test_counts_are_exactly_those_of_the_requests(tmp_path: Path) -> None:
@@ -193,6 +196,21 @@ def test_scrapes_under_load_lose_nothing(tmp_path: Path) -> None:
         metrics = page(server)
         assert metrics.value("intermodal_requests_total", protocol="predict", code="200") == 600
         assert metrics.value("intermodal_predictions_total", output="label", **{"class": "cat"}) == 600
+
+
+@pytest.mark.parametrize(
+    ("how", "why", "reason"),
+    [
+        ("signal SIGKILL", "out of memory", "memory"),
+        ("signal SIGKILL", "memory", "memory"),
+        ("signal SIGKILL", "no answer within 3 s", "hang"),
+        ("signal SIGSEGV", "it broke off: 0 bytes read", "crash"),
+        ("status 9", "", "exit"),
+        ("whatever", "a text of any length" * 100, "other"),
+    ],
+)
+def test_causes_are_few(how: str, why: str, reason: str) -> None:
+    assert replacement_reason(how, why) == reason
 
 
 def test_a_replaced_worker_is_counted_by_its_cause(tmp_path: Path) -> None:

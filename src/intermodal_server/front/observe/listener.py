@@ -4,7 +4,8 @@ Takes pages by path, hands on answers. It shares the loop with requests to the m
 
 Rules, in order:
 1. A page is made in pieces, and other work runs between two of them; one page is made at a time.
-2. GET and HEAD without a body, heads up to 8 KiB, `MAX_CONNECTIONS` at once, none silent for more than `IDLE_S`.
+2. GET and HEAD without a body, heads up to 8 KiB, `MAX_CONNECTIONS` at once (one more ends the oldest), none silent for
+   more than `IDLE_S`.
 3. An address that is taken is tried again every `RETRY_S` and one warning after `PATIENCE_S`: the server goes on.
 """
 
@@ -66,46 +67,20 @@ class Listener:
     pages: Pages
     log: Log
     _servers: list[asyncio.AbstractServer] = field(default_factory=list)
-    _connections: set[asyncio.StreamWriter] = field(default_factory=set)
+    _connections: dict[asyncio.StreamWriter, None] = field(default_factory=dict)  # oldest first
     _turn: Optional[asyncio.Lock] = None
     _closed: bool = False
     _paths: dict[str, int] = field(default_factory=dict)  # of Unix sockets -> inode
 
     async def serve_tcp(self, host: str, port: int) -> None:
         """Listen on a port, as soon as it is free."""
-
-        def bind() -> socket.socket:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((host, port))
-                listener.listen(MAX_CONNECTIONS)
-            except OSError:
-                listener.close()
-                raise
-            return listener
-
-        await self._serve(bind, f"port {port}")
+        await self._serve(lambda: _tcp(host, port), f"port {port}")
 
     async def serve_unix(self, path: str) -> None:
         """Listen on a Unix socket."""
-
-        def bind() -> socket.socket:
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
-                    os.unlink(path)  # of a front that was killed
-                listener.bind(path)
-                self._paths[path] = os.stat(path).st_ino
-                os.chmod(path, 0o666)  # noqa: S103 - as the server's own socket: the folder decides who reaches it
-                listener.listen(MAX_CONNECTIONS)
-            except OSError:
-                listener.close()
-                raise
-            return listener
-
-        await self._serve(bind, path)
+        await self._serve(lambda: _unix(path), path)
+        with contextlib.suppress(OSError):
+            self._paths[path] = os.stat(path).st_ino
 
     async def _serve(self, bind: Callable[[], socket.socket], where: str) -> None:
         tries = 0
@@ -141,9 +116,10 @@ class Listener:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._connections.add(writer)
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.close()
+        self._connections[writer] = None
         try:
             while await self._answer_one(reader, writer):
                 pass
@@ -152,7 +128,7 @@ class Listener:
         except Exception as error:  # a page of ours failed; requests to the model are not concerned
             self.log.error("a page of the metrics port failed", reason=repr(error))
         finally:
-            self._connections.discard(writer)
+            self._connections.pop(writer, None)
             with contextlib.suppress(Exception):
                 writer.close()
 
@@ -181,6 +157,32 @@ class Listener:
                 pieces = await _made(iter(answer.pieces))
             await _send(writer, answer.status, answer.content_type, pieces, head.keep, empty=head.method == "HEAD")
         return head.keep
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(MAX_CONNECTIONS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)  # of a front that was killed
+        listener.bind(path)
+        os.chmod(path, 0o666)  # noqa: S103 - as the server's own socket: the folder decides who reaches it
+        listener.listen(MAX_CONNECTIONS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 async def _made(pieces: Iterator[bytes]) -> list[bytes]:
