@@ -14,31 +14,32 @@ Rules, in order:
 from __future__ import annotations
 
 import array
+import math
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from intermodal_server.contract import DATATYPES, FLOAT_DATATYPES, INTEGER_DATATYPES
 
 Buffer = Union[bytes, bytearray, memoryview]
 
 NULL_LENGTH = 0xFFFFFFFF
-FP32_LIMIT = 3.4028235677973366e38  # the first double that rounds to infinity
 _CODES = {
     "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
     "FP32": "f", "FP64": "d",
 }  # fmt: skip
 
 
+_FLOAT_CODES = {"FP16": "e", "FP32": "f", "FP64": "d"}
+
+
 class TensorError(ValueError):
     """The client's tensor contradicts itself; the message may be shown to the client."""
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One named array in row-major order; `data` is as in the binary tensor extension."""
 
     name: str
@@ -49,10 +50,7 @@ class Tensor:
 
 def elements(shape: Sequence[int]) -> int:
     """How many values a shape holds; Python integers, so it cannot overflow."""
-    count = 1
-    for length in shape:
-        count *= length
-    return count
+    return math.prod(shape)
 
 
 def flatten(values: Any, shape: Sequence[int], name: str) -> list[Any]:
@@ -119,15 +117,20 @@ def _encode_floats(values: list[Any], datatype: str, name: str) -> bytes:
     if not kinds <= {float, int}:
         _refuse(values, (float, int, type(None)), datatype, name)
         values = [float("nan") if value is None else value for value in values]
+    return encode_floats(values, datatype, name)
+
+
+def encode_floats(values: list[float], datatype: str, name: str) -> bytes:
+    """Flat numbers, nothing else, as raw little-endian bytes of a floating-point datatype.
+
+    `struct` takes half the time of `array`, and refuses what rounds to infinity in the narrower types.
+
+    Raises:
+        TensorError: a value is too large for the datatype.
+    """
     try:
-        if datatype == "FP16":
-            return struct.pack(f"<{len(values)}e", *values)
-        if datatype == "FP32":
-            for place, value in enumerate(values):
-                if not -FP32_LIMIT < value < FP32_LIMIT and value == value:
-                    raise TensorError(f"value {place} of {name!r} is too large for FP32")
-        return _little(array.array(_CODES[datatype], values))
-    except OverflowError:
+        return struct.pack(f"<{len(values)}{_FLOAT_CODES[datatype]}", *values)
+    except (OverflowError, struct.error):  # the latter for integers beyond every float
         raise TensorError(f"{name!r} holds a number too large for {datatype}") from None
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol, Union
+from typing import Protocol
 
-from intermodal_server.front.limits import SLOWEST_BYTES_PER_S, Disconnected, Refusal, too_large
+from intermodal_server.front.limits import SLOWEST_BYTES_PER_S, Body, Disconnected, Refusal, too_large
 
 HIGH_WATER_BYTES = 64 << 10  # of a body that nobody has asked for yet
 IGNORED_BYTES = 64 << 10  # a declared body of this size is read past when it was not needed
@@ -27,10 +27,15 @@ class Source(Protocol):
 class Incoming:
     """One request of one connection."""
 
-    __slots__ = (
-        "answered", "body", "expects", "failure", "grace_s", "headers", "keep_alive", "limit", "method", "path",
-        "since_s", "source", "waiter", "whole",
-    )  # fmt: skip
+    body: Body = b""
+    whole = False
+    answered = False
+    expects = False  # the client waits for 100 Continue
+    # of whoever waits for the body
+    waiter: asyncio.Future[None] | None = None
+    limit = 0
+    grace_s = 0.0
+    since_s = 0.0
 
     def __init__(self, method: str, path: str, headers: Mapping[bytes, str], keep_alive: bool, source: Source) -> None:
         self.method = method
@@ -38,14 +43,6 @@ class Incoming:
         self.headers = headers
         self.keep_alive = keep_alive
         self.source = source
-        self.body: Union[bytes, bytearray] = b""
-        self.whole = False
-        self.answered = False
-        self.expects = False  # the client waits for 100 Continue
-        self.limit = 0
-        self.grace_s = 0.0
-        self.since_s = 0.0
-        self.waiter: asyncio.Future[None] | None = None
 
     def add(self, piece: bytes) -> bool:
         """Keep a piece; False when the connection had better read no further for now."""
@@ -53,10 +50,10 @@ class Incoming:
             return True
         if not self.body:
             self.body = piece
-        elif type(self.body) is bytes:
-            self.body = bytearray(self.body)
+        elif isinstance(self.body, bytearray):
             self.body += piece
         else:
+            self.body = bytearray(self.body)
             self.body += piece
         if self.waiter is None:
             return len(self.body) <= HIGH_WATER_BYTES
@@ -79,7 +76,7 @@ class Incoming:
         """The client is gone."""
         self.fail(Disconnected())
 
-    async def receive(self, limit: int, grace_s: float) -> bytes | bytearray:
+    async def receive(self, limit: int, grace_s: float) -> Body:
         """The whole body as it was sent.
 
         Args:

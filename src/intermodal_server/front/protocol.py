@@ -135,14 +135,13 @@ class Connection(asyncio.Protocol):
 
     # --- the parser's calls -------------------------------------------------------------------------------------------
     def _feed(self, data: bytes) -> None:
-        while data:
+        while True:
             if self._raw_bytes:
                 piece, data = data[: self._raw_bytes], data[self._raw_bytes :]
                 self._raw_bytes -= len(piece)
                 self.on_body(piece)
                 if not self._raw_bytes:
                     self._end_of_message()
-                continue
             try:
                 self._parser.feed_data(data)
                 return
@@ -176,20 +175,22 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A part of the target, often the whole."""
         self._url += url
-        self._count(len(url))
+        self._header_bytes += len(url)
+        if self._header_bytes > limits.MAX_HEADER_BYTES:
+            self._too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or of the trailer, which nobody reads."""
         self._header_count += 1
-        self._count(len(name) + len(value))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > limits.MAX_HEADER_BYTES or self._header_count > limits.MAX_HEADERS:
+            self._too_large()
         if self._in_head:
             self._headers.setdefault(name.lower(), value.decode("latin-1"))
 
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > limits.MAX_HEADER_BYTES or self._header_count > limits.MAX_HEADERS:
-            self._refusal = (431, "the request headers are too large")
-            raise ValueError("headers too large")
+    def _too_large(self) -> None:
+        self._refusal = (431, "the request headers are too large")
+        raise ValueError("headers too large")
 
     def on_headers_complete(self) -> None:
         """The application may begin."""

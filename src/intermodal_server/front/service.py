@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import orjson
 
-from intermodal_server.contract import ModelSettings, TensorSpec
+from intermodal_server.contract import FLOAT_DATATYPES, ModelSettings, TensorSpec
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.interface import Executor
 from intermodal_server.front.health import Health
@@ -59,6 +59,7 @@ class Service:
         self.vertex = vertex
         self.statistics = Statistics()
         self._slow_body_s = slow_body_s
+        self.floats = all(spec.datatype in FLOAT_DATATYPES for spec in settings.signature.inputs)
         self.outputs: tuple[TensorSpec, ...] = settings.signature.outputs  # or, once known, those of the first answer
 
     def health_body(self) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def match(tensors: Sequence[Tensor], settings: ModelSettings) -> list[Tensor]:
     specs = settings.signature.inputs
     if not specs:
         return list(tensors)
+    if len(specs) == len(tensors) == 1 and specs[0].name == tensors[0].name:
+        _check(tensors[0], specs[0])
+        if settings.call != "named" and not (tensors[0].shape and tensors[0].shape[0]):
+            raise Refusal(400, "the request holds no rows")
+        return list(tensors)
     by_name = {tensor.name: tensor for tensor in tensors}
     for spec in specs:
         if spec.name not in by_name:

@@ -102,7 +102,7 @@ async def infer(
     Raises:
         Refusal: with the status and text that the client gets.
     """
-    request = parse_request(body, header_length)
+    request = parse_request(body, header_length, floats=service.floats)
     outputs = await service.run(exchange, request.inputs)
     return format_response(service.settings, request.id, select_outputs(request, outputs))
 

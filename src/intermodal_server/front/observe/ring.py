@@ -15,7 +15,7 @@ import base64
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import orjson
@@ -101,7 +101,7 @@ class Ring:
 
 def _own(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Copies of views, so that no larger buffer is kept for their sake."""
-    return tuple(t if isinstance(t.data, bytes) else replace(t, data=bytes(t.data)) for t in tensors)
+    return tuple(t if isinstance(t.data, bytes) else t._replace(data=bytes(t.data)) for t in tensors)
 
 
 def _document(entry: Entry) -> dict[str, Any]:
