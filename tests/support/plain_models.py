@@ -28,6 +28,16 @@ class Model:
 """
 
 
+IRIS = """
+class Model:
+    def predict(self, X):
+        return {
+            "species": ["setosa" if row[2] < 2.5 else "virginica" for row in X],
+            "score": [round(1 - row[2] / 10, 4) for row in X],
+        }
+"""
+
+
 def rows_settings(**changes: Any) -> ModelSettings:
     """One FP64 input of three columns; answers the sum of each row."""
     signature = Signature((TensorSpec("X", "FP64", (-1, 3)),), (TensorSpec("total", "FP64", (-1,)),))
@@ -64,3 +74,10 @@ def columns_root(root: Path, **changes: Any) -> Path:
 def named_root(root: Path, **changes: Any) -> Path:
     """The files of the model of a matrix and text."""
     return write_root(root, named_settings(**changes), app={"twice.py": NAMED})
+
+
+def iris_root(root: Path) -> Path:
+    """The files of the model of docs/reference/http.md."""
+    outputs = (TensorSpec("species", "BYTES", (-1,)), TensorSpec("score", "FP64", (-1,)))
+    signature = Signature((TensorSpec("X", "FP64", (-1, 4)),), outputs)
+    return write_root(root, _settings("iris", signature=signature, call="array"), app={"iris.py": IRIS})
