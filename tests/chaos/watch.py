@@ -144,12 +144,9 @@ def _time(line: dict[str, Any]) -> float:
 def happened(log: list[dict[str, Any]], *, fronts_only: bool) -> Iterator[float]:
     """When a process that matters ended, hung, was replaced or began to answer."""
     for line in log:
-        message = line["message"]
-        if (
-            (line["part"] == "supervisor" and (message.startswith("front") or message.startswith("the front")))
-            or (not fronts_only and line["part"] == "supervisor")
-            or (not fronts_only and message in ("model loaded", "a worker lost its request"))
-        ):
+        of_front = line["message"].startswith(("front", "the front"))
+        of_model = line["part"] == "supervisor" or line["message"] in ("model loaded", "a worker lost its request")
+        if (line["part"] == "supervisor" and of_front) or (of_model and not fronts_only):
             yield _time(line)
 
 
