@@ -1,9 +1,14 @@
 """Messages between the supervisor and its children: one JSON object a packet, now and then with a descriptor.
 
 Sequenced packets keep a message and its descriptor together and need no framing. Kinds, by direction:
-front -> supervisor: started, beat, ready, unfit(reason), kill(pid, reason); supervisor -> front: worker(worker, pid)
-with a connection, gone(worker, reason), failed(reason), drain; worker -> supervisor: loaded, failed(reason);
-supervisor -> worker: connection with a connection.
+
+front -> supervisor    started (it takes connections), beat(reason: why it is not ready), ready, unfit(reason),
+                       kill(pid, reason: a worker, or itself), left(pid: a worker that has finished)
+supervisor -> front    worker(worker, pid) with a connection, gone(worker, pid, reason), leave(worker, pid: let that one
+                       finish), leave (finish and go), adopt with a client's connection, circuit(reason, retry_s),
+                       failed(reason), drain
+worker -> supervisor   loaded, failed(reason)
+supervisor -> worker   connection with a connection
 """
 
 from __future__ import annotations

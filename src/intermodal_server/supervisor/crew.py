@@ -103,7 +103,7 @@ class Crew:
         """The front has let a worker finish."""
         for child in self._nursery:
             if child.pid == pid and child.leaving:
-                self._nursery.kill(child)
+                self._nursery.kill(child, "it was replaced")
 
     def tick(self, now_s: float) -> None:
         """End those whose time to leave is over."""

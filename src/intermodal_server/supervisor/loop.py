@@ -37,7 +37,7 @@ from intermodal_server.supervisor.stand_in import Truth
 MAX_EARLY_DEATHS = 3
 TICK_S = 0.25
 BUSY_TICK_S = 0.02  # while connections wait for a front
-MEMORY_S = 0.5
+TENSE_TICK_S = 0.1  # while memory is scarce
 DRAIN_SLACK_S = 10.0
 HANG_MARGIN_S = 1.5  # beyond timeout_s, before a front that holds the model is taken to hang
 LEAVE_HUNG_S = 3.0  # for a front with a hung model to finish the rest
@@ -103,7 +103,7 @@ class Supervisor:
             while self._exit is None:
                 self._tick(min(self._now_s - last_s, 2 * TICK_S))
                 last_s = self._now_s
-                for key, _ in self._selector.select(BUSY_TICK_S if self._fronts.standing_in else TICK_S):
+                for key, _ in self._selector.select(self._pause_s()):
                     if key.fd in self._selector.get_map():  # an earlier one of this turn may have ended it
                         key.data()
                 self._nursery.reap()
@@ -112,6 +112,11 @@ class Supervisor:
             self._fronts.finish()
             self._nursery.end()
         return self._exit
+
+    def _pause_s(self) -> float:
+        if self._fronts.standing_in:
+            return BUSY_TICK_S
+        return TENSE_TICK_S if self._memory.pause_s < TICK_S else TICK_S
 
     def _on_signals(self, received: bytes) -> None:
         if {signal.SIGTERM, signal.SIGINT} & set(received) and not self._draining:
@@ -192,10 +197,10 @@ class Supervisor:
     def _watch_memory(self) -> None:
         if self._now_s < self._memory_due_s:
             return
-        self._memory_due_s = self._now_s + MEMORY_S
         kind = FRONT if self._in_front else WORKER
         models = [child for child in self._nursery if child.kind == kind and child.up and not child.asked_to_die]
         verdict = self._memory.look(os.getpid(), self._nursery, models, self._log)
+        self._memory_due_s = self._now_s + self._memory.pause_s
         if verdict is None:
             return
         child = next(child for child in models if child.pid == verdict.pid)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,28 @@ assert tame_jobs(model) == ["RandomForestClassifier", "VotingClassifier"]
 assert votes.n_jobs == 1 and votes.estimators_[0].n_jobs == 1 and tame_jobs(model) == []
 print("all right")
 """
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_writer() -> None:
+    reading, writing = os.pipe()
+    log = Log("front", writing)
+    for number in range(3000):
+        log.info("x" * 9000, number=number)  # three pages of a pipe that has sixteen
+    os.set_blocking(reading, False)
+    data = b""
+    with suppress(BlockingIOError):
+        while True:
+            data += os.read(reading, 1 << 16)
+    for _ in range(2):
+        log.info("again")
+    lines = (data + os.read(reading, 1 << 16)).splitlines()
+    *whole, torn, first, second = (line for line in lines if line)
+    assert [json.loads(line)["number"] for line in whole] == list(range(len(whole)))
+    assert not torn.endswith(b"}")
+    assert json.loads(first)["lost_lines"] == 3000 - len(whole)
+    assert "lost_lines" not in json.loads(second)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_arrays_of_numpy_and_pandas_and_n_jobs_in_every_fitted_part() -> None:
