@@ -95,6 +95,7 @@ def test_csv_answers_csv_when_it_is_preferred(columns: Served) -> None:
         ({"dataframe_split": {"columns": ["a"], "data": []}}, {}, 400, "no rows"),
         ({"dataframe_split": {"columns": ["a"], "data": [[1, 2, 3]]}}, {}, 400, "1 values"),
         ({"dataframe_split": [[1, 2, 3]]}, {}, 400, "list of rows"),
+        ({"dataframe_split": {"columns": [True, "b", "c"], "data": [[1, 2, 3]]}}, {}, 400, "list of names"),
         ({"dataframe_records": []}, {}, 400, "list of objects"),
         ({"dataframe_records": [{"a": 1}, {"b": 1}]}, {}, 400, "same columns"),
         (b"1,2\n", CSV, 400, "shape [1, 2]"),

@@ -13,92 +13,81 @@ Spec: Triton, "Statistics Extension".
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from intermodal_server.front.exchange import Exchange
 
 NS = 1e9
 MAX_SIZES = 4096  # batch sizes that are counted one by one
+_clock = time.monotonic
 
 
-@dataclass
-class Duration:
-    """How often, and how long together."""
-
-    count: int = 0
-    total_s: float = 0.0
-
-    def add(self, duration_s: float) -> None:
-        """One more."""
-        self.count += 1
-        self.total_s += duration_s
-
-    def as_json(self) -> dict[str, int]:
-        """Triton's form."""
-        return {"count": self.count, "ns": round(self.total_s * NS)}
+def _duration(count: int, total_s: float = 0.0) -> dict[str, int]:
+    return {"count": count, "ns": round(total_s * NS)}
 
 
 class Statistics:
-    """What has been answered; one for the life of the front."""
+    """What has been answered; one for the life of the front. Plain numbers, because `observe` is on every request."""
 
     def __init__(self) -> None:
-        self._success = Duration()
-        self._fail = Duration()
-        self._queue = Duration()
-        self._compute = Duration()
-        self._rows = 0
-        self._batches = 0.0
+        self._success = self._fail = self._rows = 0
+        self._success_s = self._fail_s = self._queue_s = self._compute_s = self._batches = self._last_s = 0.0
         self._sizes: dict[int, list[float]] = {}  # rows of a batch -> batches, seconds
-        self._last_ms = 0
 
     def observe(self, exchange: Exchange, status: int) -> None:
         """Count a request that has ended."""
         if exchange.protocol == "http":  # nobody was asked
             return
-        now_s = time.monotonic()
+        now_s = _clock()
         if status != 200:
-            self._fail.add(now_s - exchange.started_s)
+            self._fail += 1
+            self._fail_s += now_s - exchange.started_s
             return
         rows = exchange.rows or 1
-        batch_rows = max(exchange.batch_rows, rows)
+        batch_rows = exchange.batch_rows
+        if batch_rows < rows:
+            batch_rows = rows
         share = rows / batch_rows
-        self._success.add(now_s - exchange.started_s)
-        self._queue.add(exchange.queue_s)
-        self._compute.add(exchange.compute_s)
+        compute_s = exchange.compute_s
+        self._success += 1
+        self._success_s += now_s - exchange.started_s
+        self._queue_s += exchange.queue_s
+        self._compute_s += compute_s
         self._rows += rows
         self._batches += share
-        self._last_ms = int(time.time() * 1000)
-        size = self._sizes.get(batch_rows)
-        if size is None:
+        self._last_s = now_s
+        try:
+            size = self._sizes[batch_rows]
+        except KeyError:
             size = self._sizes.setdefault(batch_rows if len(self._sizes) < MAX_SIZES else 0, [0.0, 0.0])
         size[0] += share
-        size[1] += exchange.compute_s * share
+        size[1] += compute_s * share
 
     def as_json(self, name: str, version: str) -> dict[str, Any]:
         """The document of one model."""
-        none = Duration().as_json()
+        none = _duration(0)
+        last_ms = (time.time() - (_clock() - self._last_s)) * 1000 if self._success else 0
         batches = [
             {
                 "batch_size": rows,
-                "compute_input": {"count": round(count), "ns": 0},
-                "compute_infer": {"count": round(count), "ns": round(seconds * NS)},
-                "compute_output": {"count": round(count), "ns": 0},
+                "compute_input": _duration(round(count)),
+                "compute_infer": _duration(round(count), seconds),
+                "compute_output": _duration(round(count)),
             }
             for rows, (count, seconds) in sorted(self._sizes.items())
         ]
         stats = {
             "name": name,
             "version": version,
-            "last_inference": self._last_ms,
+            "last_inference": round(last_ms),
             "inference_count": self._rows,
             "execution_count": round(self._batches),
             "inference_stats": {
-                "success": self._success.as_json(),
-                "fail": self._fail.as_json(),
-                "queue": self._queue.as_json(),
+                "success": _duration(self._success, self._success_s),
+                "fail": _duration(self._fail, self._fail_s),
+                "queue": _duration(self._success, self._queue_s),
                 "compute_input": none,
-                "compute_infer": self._compute.as_json(),
+                "compute_infer": _duration(self._success, self._compute_s),
                 "compute_output": none,
                 "cache_hit": none,
                 "cache_miss": none,

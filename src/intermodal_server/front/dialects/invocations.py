@@ -116,7 +116,7 @@ def _split(content: Any) -> tuple[list[str] | None, list[Any]]:
     names = content.get("columns") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise Refusal(400, "dataframe_split must hold data, a list of rows, and columns, their names")
-    if names is not None and (not isinstance(names, list) or not all(isinstance(name, (str, int)) for name in names)):
+    if names is not None and (not isinstance(names, list) or not all(type(name) in (str, int) for name in names)):
         raise Refusal(400, "columns must be a list of names")
     return None if names is None else [str(name) for name in names], rows
 
