@@ -31,7 +31,7 @@ textarea,pre,input{font:14px/1.4 ui-monospace,monospace;width:100%;box-sizing:bo
 textarea{min-height:9rem}pre{background:#f3f3f3;padding:.75rem;overflow:auto;white-space:pre-wrap}
 table{border-collapse:collapse}td,th{text-align:left;padding:.1rem 1.5rem .1rem 0}
 button{font:inherit;padding:.3rem 1rem}
-.bad{background:#fdecec}label{display:block;margin-top:1rem}
+.bad{background:#fdecec}label:not([hidden]){display:block;margin-top:1rem}
 """
 SCRIPT = """
 const by = id => document.getElementById(id);
