@@ -115,7 +115,7 @@ class Crew:
         """Take note of a dead worker; its place."""
         self._leaving.pop(child.pid, None)
         slot = self.slot_of(child)
-        why = "memory" if child.leaving else child.reason
+        why = "memory" if child.leaving else child.killed_for
         self._tell_front("gone", worker=child.number, pid=child.pid, reason=how, why=why)
         if slot is not None:
             slot.buried(child, time.monotonic(), answers)

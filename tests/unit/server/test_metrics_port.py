@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 from support.labels_model import ask, labels_root
-from support.serving import Served, echo_root, infer_body, serve
+from support.serving import Served, echo_root, echo_settings, infer_body, serve, write_root
 
 
 def _free_port() -> int:
@@ -107,6 +107,15 @@ def test_without_a_ring_there_is_no_page(tmp_path: Path) -> None:
         assert server.watched("/predictions").status == 404
         health = server.watched("/health")
         assert (health.status, health.json["ready"], health.json["workers"]) == (200, True, 1)
+
+
+def test_health_says_what_readiness_says(tmp_path: Path) -> None:
+    slow = "import time\ntime.sleep(2)\nclass Model:\n    def predict(self, x):\n        return x\n"
+    root = write_root(tmp_path, echo_settings(predictor="slow:Model"), app={"slow.py": slow})
+    with serve(root, wait=False) as server:
+        server.wait(lambda: server.ready() is not None and server.metrics_socket.exists(), "the front")
+        health = server.watched("/health")
+        assert (health.status, health.json["ready"], health.json["reason"]) == (503, False, "loading")
 
 
 @pytest.mark.parametrize(("mode", "wanted"), [("errors", [500, 400, 404]), ("all", [200, 500, 400, 404]), ("off", [])])

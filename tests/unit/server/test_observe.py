@@ -203,6 +203,7 @@ def test_scrapes_under_load_lose_nothing(tmp_path: Path) -> None:
     [
         ("signal SIGKILL", "out of memory", "memory"),
         ("signal SIGKILL", "memory", "memory"),
+        ("signal SIGKILL; the kernel killed a process for want of memory", "", "memory"),
         ("signal SIGKILL", "no answer within 3 s", "hang"),
         ("signal SIGSEGV", "it broke off: 0 bytes read", "crash"),
         ("status 9", "", "exit"),
@@ -234,6 +235,16 @@ def test_echo_counts_numbers_with_nan(tmp_path: Path) -> None:
         numbers = server.watched("/sketches").json["outputs"][0]["traffic"]["live"]["numbers"]
         assert (numbers["count"], numbers["nan"], numbers["positive_infinity"]) == (1, 1, 1)
         assert numbers["sum"] == 5.0
+
+
+def test_the_judge_is_told_when_counts_have_moved(tmp_path: Path) -> None:
+    wide = "class Model:\n    def predict(self, x):\n        return {'y': [2.0 ** v for v in x]}\n"
+    with serve(write_root(tmp_path, echo_settings(), app={"echo.py": wide})) as server:
+        server.infer([1.0])
+        before = server.watched("/sketches").json["instance"]
+        for start in range(-500, 500, 10):
+            server.infer([start + part / 7 for part in range(70)])
+        assert server.watched("/sketches").json["instance"].startswith(f"{before}-")
 
 
 _NAN = """

@@ -38,8 +38,10 @@ def servers(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_request_is_a_span_of_its_callers_trace(tmp_path: Path) -> None:
+    late = {"OTEL_BSP_SCHEDULE_DELAY": "60000"}  # so that the end of the server is what sends
     with collect() as collector:
-        with serve(echo_root(tmp_path), exact=to(collector, OTEL_RESOURCE_ATTRIBUTES="team=a%20b,k=v")) as server:
+        attributes_given = to(collector, OTEL_RESOURCE_ATTRIBUTES="team=a%20b,k=v", **late)
+        with serve(echo_root(tmp_path), exact=attributes_given) as server:
             reply = ask(server, traceparent=PARENT, tracestate="vendor=1", x_request_id="mine")
             assert ask(server, 444.0, traceparent=PARENT, x_request_id="bad").status == 500
             assert server.request("GET", "/v2/models/echo").headers["traceresponse"].startswith("00-")
@@ -129,7 +131,7 @@ def test_nobody_waits_for_a_collector_that_is_not_there(tmp_path: Path) -> None:
     with serve(echo_root(tmp_path), exact={**variables, "OTEL_EXPORTER_OTLP_HEADERS": "k=hidden"}) as server:
         for _ in range(60):
             assert ask(server).status == 200
-        server.wait(lambda: _traced(server, "dropped") > 0, "the queue to run over")
+        assert _traced(server, "dropped") >= 50  # all but those in the queue and under way, though none was given up
         assert server.stop() == 0
         text = server.log_path.read_text()
         assert "traces cannot be sent" in text

@@ -195,7 +195,7 @@ def replacement_reason(how: str, why: str) -> str:
     >>> replacement_reason("signal SIGKILL", "no answer within 30 s")
     'hang'
     """
-    if "memory" in why:
+    if "memory" in why or "memory" in how:
         return "memory"
     if why.startswith("no answer"):
         return "hang"
