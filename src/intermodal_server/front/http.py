@@ -15,10 +15,9 @@ from http import HTTPStatus
 from typing import Protocol
 
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.protocol import Connection
+from intermodal_server.front.protocol import CLOSE, Connection, Headers
 
 BACKLOG = 2048
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Application(Protocol):
@@ -108,7 +107,7 @@ class HttpServer:
         fields = b"".join([b"%b: %b\r\n" % field for field in headers])
         if fields.count(b"\n") != len(headers):
             raise ValueError("a header with a line break")
-        close = b"" if keep_alive or (b"connection", b"close") in headers else b"connection: close\r\n"
+        close = b"" if keep_alive or CLOSE in headers else b"connection: close\r\n"
         return b"%b%bcontent-length: %d\r\n%b\r\n" % (line, fields, size, close)
 
 

@@ -30,6 +30,7 @@ class Incoming:
     body: Body = b""
     whole = False
     answered = False
+    broken: Exception | None = None  # what is to come of the body will never come
     expects = False  # the client waits for 100 Continue
     # of whoever waits for the body
     waiter: asyncio.Future[None] | None = None
@@ -74,7 +75,14 @@ class Incoming:
 
     def lost(self) -> None:
         """The client is gone."""
-        self.fail(Disconnected())
+        self.broken = Disconnected()
+        self.fail(self.broken)
+
+    def spoil(self, refusal: Refusal) -> None:
+        """What arrives can no longer be understood."""
+        self.keep_alive = False
+        self.broken = refusal
+        self.fail(refusal)
 
     async def receive(self, limit: int, grace_s: float) -> Body:
         """The whole body as it was sent.
@@ -84,10 +92,12 @@ class Incoming:
             grace_s: how long it may take beyond what 16 KiB/s need.
 
         Raises:
-            Refusal: 408 or 413.
+            Refusal: 408, 413, or whatever spoilt it.
             Disconnected: the client went away.
         """
         if not self.whole:
+            if self.broken is not None:
+                raise self.broken
             loop = asyncio.get_running_loop()
             self.limit, self.grace_s, self.since_s = limit, grace_s, loop.time()
             self.waiter = loop.create_future()

@@ -20,6 +20,7 @@ import asyncio
 import json
 import urllib.parse
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 2.0  # for a client that still sends to read why nobody listens
 CLOSE = (b"connection", b"close")
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Connection(asyncio.Protocol):
@@ -94,8 +96,8 @@ class Connection(asyncio.Protocol):
         if self._active is None or self._active.answered or not self._active.whole:
             return False
         self._ended = True
-        for request in (self._active, *self._waiting):
-            request.keep_alive = False
+        self._waiting = deque(request for request in self._waiting if request.whole)
+        (self._waiting[-1] if self._waiting else self._active).keep_alive = False
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -108,8 +110,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(*(self._refusal or (400, "this is not an HTTP request")))
             return
-        if self._active is None and self._waiting:
-            self._begin()
+        if self._waiting:
+            self._proceed()
+            if len(self._waiting) > 1 or not self._writable:
+                self._pause()
         if self._progress:
             self._idle_bytes = 0
         else:
@@ -130,8 +134,7 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self._writable = True
         self._since_s = self._loop.time()
-        if self._active is None and self._waiting:
-            self._begin()
+        self._proceed()
 
     # --- the parser's calls -------------------------------------------------------------------------------------------
     def _feed(self, data: bytes) -> None:
@@ -223,8 +226,6 @@ class Connection(asyncio.Protocol):
         request.end()
         if request is self._active and request.answered:
             self._next()
-        elif request is not self._active and len(self._waiting) > 1:
-            self._pause()
 
     # --- one request after the other ----------------------------------------------------------------------------------
     def _begin(self) -> None:
@@ -235,8 +236,14 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(request.method, request.path, request.headers, request.receive)
         try:
             status, headers, body = await self._server.app.answer(exchange)
+            self._write(request, status, headers, body)
         except Disconnected:
-            return
+            self._transport.abort()
+        except Exception:  # not even an error could be told; the loop's handler logs it
+            self._transport.abort()
+            raise
+
+    def _write(self, request: Incoming, status: int, headers: Headers, body: bytes) -> None:
         if self._transport.is_closing():
             return
         if CLOSE in headers or self._server.closing or not (request.whole or request.skippable()):
@@ -257,12 +264,18 @@ class Connection(asyncio.Protocol):
         self._since_s = self._loop.time()
         if request is not None and not request.keep_alive:
             self._end(linger=not request.whole)
-        elif self._waiting:
-            if self._writable:
-                self._begin()
-        elif self._refusal is not None:
-            self._refuse(*self._refusal)
         else:
+            self._proceed()
+
+    def _proceed(self) -> None:
+        """Do what is next, when it can be done now."""
+        if self._active is not None or not self._writable:
+            return
+        if self._waiting:
+            self._begin()
+        elif self._refusal is not None:
+            self._answer_refusal(*self._refusal)
+        elif not self._ended:
             self._resume()
 
     def want_body(self) -> None:
@@ -291,11 +304,11 @@ class Connection(asyncio.Protocol):
         """Answer what never became a request, after everything that did; then close."""
         self._refusal = (status, message)
         self._ended = True
-        if self._active is not None and self._active.whole:
-            return
-        if self._active is not None:  # the rest of its body will never come
-            self._active.fail(limits.Refusal(status, message, close=True))
-            return
+        if self._incoming is not None and not self._incoming.whole:
+            self._incoming.spoil(limits.Refusal(status, message, close=True))
+        self._proceed()
+
+    def _answer_refusal(self, status: int, message: str) -> None:
         if self._transport.is_closing():
             return
         body = json.dumps({"error": message}).encode()
