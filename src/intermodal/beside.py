@@ -6,6 +6,7 @@ Takes names as the user gave them, hands back values; like `pipeline` it prints 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from intermodal.oci.layout import Store
 
 if TYPE_CHECKING:
     from intermodal.diff import Report
+    from intermodal.golden.load import LoadReport
     from intermodal.project.value import Project
     from intermodal.registry.loopback import StoreServer
     from intermodal.rooms.build.dockerfile import Context
@@ -172,3 +174,49 @@ def _context(
     project, card, lock = locked.project, locked.card, locked.lock
     base = local_base(lock, card, project, store=store, host=host, events=events)
     return write_context(lock, card, project, base, folder, host=host, events=events, wheels=wheels, mounts=mounts)
+
+
+def send_load(
+    reference: str,
+    *,
+    rate_per_s: float,
+    host: Host,
+    url: str = "",
+    deployed: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+    events: Events = SILENT,
+) -> LoadReport:
+    """What came of sending an image's golden inputs at a steady rate, until interrupted or for `seconds`.
+
+    Args:
+        reference: the image, by name, digest or project.
+        rate_per_s: requests a second.
+        host: this machine.
+        url: where to send them; "" is where the model is deployed.
+        deployed: endpoints by model.
+        seconds: how long; None until Ctrl-C.
+        events: told every second.
+
+    Raises:
+        InputError: no cases, no address, or the model is not deployed.
+    """
+    from intermodal.engine.image import read_image, unpacked_layers
+    from intermodal.errors import InputError
+    from intermodal.golden.load import Load
+    from intermodal.oci.folder_once import folders_in_use
+    from intermodal.rooms.check.metadata import read_metadata
+
+    store = pipeline.open_store(host)
+    manifest = pipeline.manifest_of(reference, store, host, events)
+    with folders_in_use(host.cache_dir):
+        found = read_metadata(unpacked_layers(store, read_image(store, manifest), host, events))
+    model = found.settings.name
+    if not url:
+        url = (deployed or {}).get(model, "")
+        if not url:
+            raise InputError(
+                f"there is nobody to send requests to: {model} is not deployed",
+                next=(f"intermodal deploy {reference}", "or name a server: --url http://127.0.0.1:8080"),
+            )
+    cases = found.golden.cases if found.golden is not None else ()
+    return Load(cases, url, model, rate_per_s=rate_per_s).run(seconds=seconds, events=events)

@@ -149,7 +149,7 @@ def check(reference: str, *, host: Host, events: Events = SILENT, engine: str = 
     from intermodal.rooms.check import check as check_image
 
     store = open_store(host)
-    digest = _manifest(reference, store, host, events)
+    digest = manifest_of(reference, store, host, events)
     return check_image(digest, store=store, engine=get_engine(engine, store, host), host=host, events=events)
 
 
@@ -198,7 +198,7 @@ def run(
     from intermodal.engine.run import serve
 
     store = open_store(host)
-    digest = _manifest(reference, store, host, events)
+    digest = manifest_of(reference, store, host, events)
     return serve(digest, engine=get_engine(engine, store, host), port=port, events=events, **more)
 
 
@@ -208,7 +208,7 @@ def load_into(reference: str, into: str, *, host: Host, events: Events = SILENT,
     from intermodal.engine.load import name_for
 
     store = open_store(host)
-    digest = _manifest(reference, store, host, events)
+    digest = manifest_of(reference, store, host, events)
     return load_image(digest, name_for(digest, name, store), into=into, store=store, host=host, events=events)
 
 
@@ -393,7 +393,7 @@ def retag(project: Project, tag: str) -> Project:
     return replace(project, name=name, version=version or project.version)
 
 
-def _manifest(reference: str, store: Store, host: Host, events: Events) -> Digest:
+def manifest_of(reference: str, store: Store, host: Host, events: Events) -> Digest:
     """The manifest for this host of an image name, a digest, or a project path; an existing path wins."""
     if Path(reference).exists():
         return build(Path(reference), host=host, events=events).manifest_for(host.platform)
