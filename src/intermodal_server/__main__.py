@@ -1,8 +1,8 @@
 """Start of every process of the server, run as a folder: `python -I -S /opt/intermodal/intermodal_server [ROLE]`.
 
-Takes a role: none or `supervisor` (PID 1 of the image), `front`, `worker`, `health` (the HEALTHCHECK probe) or
-`replay` (run the backend over requests from standard input). Registers the package from its own folder, so that
-nothing beside that folder, a whole site-packages for instance, becomes importable by accident.
+Takes a role: none, `supervisor`, or `serve` as SageMaker says it (PID 1 of the image), `front`, `worker`, `health` (the
+HEALTHCHECK probe) or `replay` (run the backend over requests from standard input). Registers the package from its own
+folder, so that nothing beside that folder, a whole site-packages for instance, becomes importable by accident.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _register() -> None:
 def main(arguments: list[str]) -> int:
     """The exit status of the role that `arguments` name."""
     role, rest = (arguments[0], arguments[1:]) if arguments else ("supervisor", [])
-    if role == "supervisor":
+    if role in ("supervisor", "serve"):
         from intermodal_server.supervisor.main import run as run_supervisor
 
         return run_supervisor()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,11 @@ def test_what_is_wrong_is_said(rows: Served, body: Any, headers: dict[str, str],
 
 def test_csv_is_taken_here_only(rows: Served) -> None:
     assert rows.request("POST", "/predict", b"1,2,3\n", CSV).status == 415
+
+
+def test_sagemaker_starts_containers_with_an_argument(tmp_path: Path) -> None:
+    with serve(rows_root(tmp_path), arguments=["serve"]) as server:
+        assert server.request("GET", "/ping").status == 200
 
 
 def test_probes_of_both(rows: Served) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -249,6 +249,7 @@ def serve(
     tcp: bool = False,
     wait: bool = True,
     exact: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
     **variables: Any,
 ) -> Iterator[Served]:
     """The server over `root`.
@@ -260,6 +261,7 @@ def serve(
         tcp: listen on a free port of loopback too.
         wait: return only when it is ready.
         exact: variables by their whole names.
+        arguments: of the command line; none in an image.
         variables: settings of the environment without their INTERMODAL_ prefix, in lower case.
     """
     folder = Path(tempfile.mkdtemp(prefix="im-"))
@@ -284,7 +286,11 @@ def serve(
     environment |= {"PATH": os.environ["PATH"], **(exact or {})}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(code)], env=environment, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-I", "-S", str(code), *arguments],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     served = Served(process, folder / "s", port, folder / "log", environment, folder / "m")
     try:
