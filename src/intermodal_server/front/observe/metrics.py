@@ -172,7 +172,7 @@ def triton_families(metrics: Metrics, model: Mapping[str, str], pending: int) ->
         return [("", labels, value)]
 
     def microseconds(field: str) -> list[Sample]:
-        return one(int(sum(getattr(traffic, field).sum for traffic in all_traffic) * 1e6))
+        return one(round(sum(getattr(traffic, field).sum for traffic in all_traffic) * 1e6))
 
     counted: tuple[tuple[str, str, list[Sample]], ...] = (
         ("nv_inference_request_success", "Successful requests.", one(sum(t.succeeded for t in all_traffic))),
