@@ -20,10 +20,10 @@ from intermodal.oci.layout import Store
 
 if TYPE_CHECKING:
     from intermodal.diff import Report
-    from intermodal.golden.load import LoadReport
     from intermodal.project.value import Project
     from intermodal.registry.loopback import StoreServer
     from intermodal.rooms.build.dockerfile import Context
+    from intermodal.rooms.check.load import LoadReport
     from intermodal.rooms.inspect.card import ModelCard
     from intermodal.rooms.inspect.stored import ImageCard
     from intermodal.rooms.lock.rows import Lock
@@ -202,8 +202,8 @@ def send_load(
     """
     from intermodal.engine.image import read_image, unpacked_layers
     from intermodal.errors import InputError
-    from intermodal.golden.load import Load
     from intermodal.oci.folder_once import folders_in_use
+    from intermodal.rooms.check.load import Load
     from intermodal.rooms.check.metadata import read_metadata
 
     store = pipeline.open_store(host)

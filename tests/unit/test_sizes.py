@@ -19,6 +19,7 @@ SOCKET_ROOMS = (
     "intermodal/engine/",
     "intermodal/registry/",
     "intermodal/rooms/check/probe.py",
+    "intermodal/rooms/check/load.py",
     "intermodal/rooms/deploy/envoy/",
     "intermodal/rooms/deploy/target",  # the interface and the folder of targets
     "intermodal/rooms/watch/",

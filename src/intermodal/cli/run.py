@@ -70,6 +70,11 @@ def _load(session: Session, image: str, rate_per_s: float, url: str, seconds: fl
     from msgspec import to_builtins
 
     from intermodal.beside import send_load
+    from intermodal.rollouts import status
 
-    report = send_load(image, rate_per_s=rate_per_s, url=url, seconds=seconds, host=session.host, events=session.events)
+    host, events = session.host, session.events
+    deployed = {} if url else {one.model: one.endpoint for one in status(host=host)}
+    report = send_load(
+        image, rate_per_s=rate_per_s, url=url, deployed=deployed, seconds=seconds, host=host, events=events
+    )
     return session.output(to_builtins(report), report.sentence(), 1 if report.lost else 0)

@@ -10,7 +10,7 @@ import pytest
 
 from intermodal.errors import InputError
 from intermodal.golden.cases import GoldenCase
-from intermodal.golden.load import Load
+from intermodal.rooms.check.load import Load
 
 ANSWER = b'{"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [4]}]}'
 CASE = GoldenCase(
