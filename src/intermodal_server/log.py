@@ -20,6 +20,15 @@ PATIENCE_MS = 50
 AT_ONCE_BYTES = 4096  # a pipe that can be written to has room for so many
 
 
+def in_words(error: BaseException) -> str:
+    """Kind and text of an exception, also of one that cannot say what it is."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}"
+    except BaseException:
+        return f"{kind}, whose text cannot be had"
+
+
 class Log:
     """Writes the lines of one part ("supervisor", "front", "worker-1")."""
 

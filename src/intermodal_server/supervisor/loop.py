@@ -40,6 +40,7 @@ BUSY_TICK_S = 0.02  # while connections wait for a front
 TENSE_TICK_S = 0.1  # while memory is scarce
 DRAIN_SLACK_S = 10.0
 HANG_MARGIN_S = 1.5  # beyond timeout_s, before a front that holds the model is taken to hang
+HOLD_MARGIN_S = 10.0  # beyond timeout_s, for who came while a front was replaced
 LEAVE_HUNG_S = 3.0  # for a front with a hung model to finish the rest
 
 
@@ -73,7 +74,7 @@ class Supervisor:
             self._truth,
             holds_model=self._in_front,
             hang_s=self._leave_s if self._in_front else options.hang_s,
-            hold_s=serve.timeout_s,
+            hold_s=serve.timeout_s + HOLD_MARGIN_S,
             log=log,
         )
         self._crew = Crew(self._nursery, workers, self._fronts.tell, self._leave_s, log)
@@ -253,7 +254,7 @@ class Supervisor:
         elif kind == "beat":
             self._fronts.heard(child, reason)
         elif kind == "failed":
-            child.reason = reason
+            child.reason, child.deaf_s = reason, self._now_s  # threads of a model may keep it from ending
         elif kind == "ready":
             self._fronts.ever_ready = True
             self._log.info("ready", cases=message.get("cases"))

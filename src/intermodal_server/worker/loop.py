@@ -15,7 +15,7 @@ from typing import Any
 
 from intermodal_server.control import receive as receive_control
 from intermodal_server.frames import FrameError, receive, send
-from intermodal_server.log import Log
+from intermodal_server.log import Log, in_words
 from intermodal_server.tensors import TensorError
 from intermodal_server.worker.backends.interface import Backend
 
@@ -53,11 +53,11 @@ def serve(connection: socket.socket, model: Backend, log: Log) -> None:
             outputs = model.predict(tensors)
         except TensorError as error:  # worded by us for the client
             send(connection, {**answer, "error": {"kind": "input", "message": str(error)}})
-        except Exception as error:
+        except BaseException as error:  # a model may raise anything, SystemExit too
             log.error(
                 "the model failed on a request",
                 request=header.get("id"),
-                reason=f"{type(error).__name__}: {error}",
+                reason=in_words(error),
                 traceback=traceback.format_exc(),
             )
             send(connection, {**answer, "error": {"kind": "model"}})

@@ -17,7 +17,7 @@ import traceback
 
 from intermodal_server import contract
 from intermodal_server.control import send
-from intermodal_server.log import Log
+from intermodal_server.log import Log, in_words
 from intermodal_server.options import read_options
 from intermodal_server.process import become_child
 from intermodal_server.worker.loop import serve_connections
@@ -75,12 +75,15 @@ def run(arguments: list[str]) -> int:
         return 1
     except BaseException as error:
         # a model may raise anything while it loads, SystemExit too, and the probe must say so
-        reason = f"the model cannot be loaded: {type(error).__name__}: {error}"
+        reason = f"the model cannot be loaded: {in_words(error)}"
         log.error("the model cannot be loaded", reason=reason, traceback=traceback.format_exc())
         send(control, "failed", reason=reason)
         return 1
     log.info("model loaded", model=settings.name, backend=settings.backend, python=sys.version.split()[0])
     if not send(control, "loaded"):
         return 1
-    serve_connections(control, model, log)
-    return 0
+    try:
+        serve_connections(control, model, log)
+    except BaseException:
+        log.error("the worker ends", traceback=traceback.format_exc())
+    os._exit(0)  # threads that the model has left would keep the interpreter from ending

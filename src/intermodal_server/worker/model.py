@@ -11,7 +11,7 @@ import sys
 import traceback
 
 from intermodal_server.contract import ModelSettings
-from intermodal_server.log import Log
+from intermodal_server.log import Log, in_words
 from intermodal_server.worker.backends.interface import Backend, Load
 from intermodal_server.worker.verify import VerifyError, verify_files
 
@@ -72,8 +72,6 @@ def load_model(
     except ImportError as error:
         raise LoadError(f"the model needs a package that is not there: {error}", traceback.format_exc()) from error
     except Exception as error:
-        kind = type(error).__name__
-        raise LoadError(
-            f"{settings.artifact or settings.predictor}: {kind}: {error}", traceback.format_exc()
-        ) from error
+        what = settings.artifact or settings.predictor
+        raise LoadError(f"{what}: {in_words(error)}", traceback.format_exc()) from error
     return backend

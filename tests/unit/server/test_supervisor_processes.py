@@ -241,6 +241,41 @@ def test_the_kernel_is_told_whom_to_spare(tmp_path: Path) -> None:
         assert scores == [scores[0], 200, 500] and scores[0] < 200
 
 
+STAYS = """
+import threading, time
+threading.Thread(target=time.sleep, args=(3600,)).start()
+class Unspeakable(Exception):
+    def __str__(self): raise RuntimeError("no words")
+class Odd(BaseException): pass
+class Model:
+    def predict(self, x):
+        if x[0] == 1: raise Unspeakable()
+        if x[0] == 2: raise Odd()
+        if x[0] == 3: raise SystemExit(0)
+        return {"y": x}
+"""
+
+
+def test_odd_exceptions_are_errors_of_their_request_alone(tmp_path: Path) -> None:
+    with serve(root_of(tmp_path, STAYS)) as server:
+        worker = server.children("worker")
+        for value in (1, 2, 3):
+            reply = server.infer([value])
+            assert (reply.status, reply.json) == (500, {"error": "the model failed on this request"})
+        assert server.infer([4]).status == 200
+        assert server.children("worker") == worker
+        reasons = [line["reason"] for line in server.log() if line["message"] == "the model failed on a request"]
+        assert reasons == ["Unspeakable, whose text cannot be had", "Odd: ", "SystemExit: 0"]
+
+
+def test_a_model_that_cannot_load_but_does_not_end_either_is_ended(tmp_path: Path) -> None:
+    root = root_of(tmp_path, STAYS + "raise Unspeakable()\n")
+    with serve(root, wait=False, linger_s=1) as server:
+        assert server.process.wait(30) == 1
+        (line,) = [line for line in server.log() if line["message"] == "the server gives up"]
+        assert line["reason"] == "model:Model: Unspeakable, whose text cannot be had"
+
+
 def test_liveness_ends_when_the_server_gives_up(tmp_path: Path) -> None:
     root = root_of(tmp_path, "raise ValueError('no weights')\n")
     with serve(root, wait=False, linger_s=3) as server:
