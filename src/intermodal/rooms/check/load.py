@@ -30,6 +30,7 @@ from intermodal_server.golden import compare
 
 MAX_WORKERS = 128
 _TIMEOUT_S = 60.0
+_LOOK_S = 0.05
 
 
 class LoadReport(Struct, frozen=True):
@@ -140,9 +141,12 @@ class Load:
         for worker in workers:
             worker.start()
         try:
+            told_s = began_s
             while any(worker.is_alive() for worker in workers):
-                self._stop.wait(1.0 if until_s is None else min(1.0, max(0.05, until_s - time.monotonic())))
-                self._tell(events)
+                self._stop.wait(_LOOK_S)
+                if time.monotonic() - told_s >= 1.0:
+                    told_s += 1.0
+                    self._tell(events)
         finally:
             self._stop.set()
             for worker in workers:
