@@ -106,6 +106,7 @@ def test_csv_answers_csv_when_it_is_preferred(columns: Served) -> None:
         (b"", CSV, 400, "no rows"),
         (b'"1,2,3\n', CSV, 400, "not CSV"),
         (b"\xff,2,3\n", CSV, 400, "not UTF-8"),
+        (b'1,2,"' + b"3" * 200_000 + b'"', CSV, 400, "not CSV"),
         (b"[[1, 2, 3]]", {"Content-Type": "application/x-npy"}, 415, "content type"),
     ],
 )

@@ -14,6 +14,8 @@ import pytest
 from support.plain_models import columns_root, named_root, rows_root
 from support.serving import Served, serve
 
+from intermodal_server.contract import Signature, TensorSpec
+
 TABLE = [{"age": 41, "name": "Ada", "vip": True}, {"age": 7, "name": "", "vip": False}]
 GREETED = [
     {"greeting": "Ada:41", "scores": [1.0, 3.0]},
@@ -62,6 +64,19 @@ def test_b64_stands_for_bytes(columns: Served) -> None:
     text = {"b64": base64.b64encode("Zoë".encode()).decode()}
     row = {"age": 1, "name": text, "vip": False}
     assert _predict(columns, "columns", {"instances": [row]})["predictions"][0]["greeting"] == "Zoë:1"
+
+
+def test_depth_and_bad_base64_are_the_clients_mistake(columns: Served, tmp_path: Path) -> None:
+    signature = Signature((TensorSpec("X", "BYTES", (-1,)),), ())
+    for depth in (100, 400, 800, 5000):
+        deep = "[" * depth + "]" * depth
+        body = f'{{"inputs": {{"age": [1], "name": {deep}, "vip": [true]}}}}'.encode()
+        assert columns.request("POST", "/v1/models/columns:predict", body).status == 400
+    bad = {"inputs": {"age": [1], "name": [{"b64": "!"}], "vip": [True]}}
+    assert columns.request("POST", "/v1/models/columns:predict", bad).json == {"error": "a b64 value is not base64"}
+    with serve(rows_root(tmp_path, signature=signature)) as server:
+        for values in ([{"b64": "!"}], json.loads("[" * 400 + "]" * 400)):
+            assert server.request("POST", "/v1/models/rows:predict", {"instances": values}).status == 400
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def from_columns(columns: Mapping[str, Any], settings: ModelSettings) -> list[Te
         return [tensor_of(spec, _column(spec, columns[spec.name])) for spec in specs if spec.name in columns]
     except TensorError as error:
         raise Refusal(400, str(error)[:300]) from None
+    except RecursionError:
+        raise Refusal(400, "the values are nested too deeply") from None
 
 
 def from_rows(instances: Any, settings: ModelSettings) -> list[Tensor]:
@@ -65,7 +67,12 @@ def from_rows(instances: Any, settings: ModelSettings) -> list[Tensor]:
     """
     specs = settings.signature.inputs
     if len(specs) == 1 and specs[0].datatype == "BYTES" and isinstance(instances, list):
-        instances = _unnamed(instances, specs[0].name)
+        try:
+            instances = _unnamed(instances, specs[0].name)
+        except RecursionError:
+            raise Refusal(400, "the values are nested too deeply") from None
+        except TensorError as error:
+            raise Refusal(400, str(error)) from None
     return from_columns(columns_of(instances, specs), settings)
 
 
