@@ -39,7 +39,7 @@ def test_waiting_computing_and_batches_are_counted() -> None:
         assert page.value("intermodal_batch_rows_count", traffic="live") == 4
         assert page.value("intermodal_compute_duration_seconds_count", traffic="live") == 4
         assert round(page.value("intermodal_compute_duration_seconds_sum", traffic="live"), 9) == 0.34
-        assert page.value("intermodal_queue_duration_seconds_sum", traffic="live") == 0.102
+        assert round(page.value("intermodal_queue_duration_seconds_sum", traffic="live"), 9) == 0.102
         assert page.value("intermodal_request_duration_seconds_count", traffic="live") == 5
         assert page.value("intermodal_request_duration_seconds_bucket", traffic="live", le="0.5") == 5
         assert page.value("intermodal_request_duration_seconds_bucket", traffic="live", le="0.45") == 0
