@@ -30,8 +30,8 @@ def test_waiting_computing_and_batches_are_counted() -> None:
     metrics.began(three[0])
     metrics.ended(asked(0, 0, 0.0, 0.0), 429)  # it did not
     metrics.began(three[0])  # and one is under way
-    families = [*metrics.families(), *triton_families(metrics, {"model": "m", "version": "1"}, 7)]
     for openmetrics in (False, True):
+        families = [*metrics.families(), *triton_families(metrics, {"model": "m", "version": "1"}, 7)]
         page = read_metrics("".join(render(families, openmetrics=openmetrics)), openmetrics=openmetrics)
         assert page.value("intermodal_rows_total", traffic="live") == 6
         assert page.value("intermodal_batch_rows_bucket", traffic="live", le="2.0") == 1

@@ -113,6 +113,16 @@ def test_a_flood_of_errors_is_not_a_flood_of_lines() -> None:
     assert [line.get("left_out") for line in log.lines[-2:]] == [2 * MAX_PER_S, None]
 
 
+def test_the_callers_trace_is_told_though_nobody_traces_here() -> None:
+    log = Written()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    for given in (f"00-{trace}-b7ad6b7169203331-01", "nonsense\n"):
+        headers = {b"traceparent": given}
+        exchange = Exchange("POST", "/predict", headers, Exchange.own("live").receive, protocol="predict")
+        AccessLog(log, everything=False).ended(exchange, 500)
+    assert [line.get("trace") for line in log.lines] == [trace, None]
+
+
 def test_probes_that_wait_are_no_errors() -> None:
     log = Written()
     access = AccessLog(log, everything=False)

@@ -55,8 +55,9 @@ class AccessLog:
             "traffic": exchange.traffic,
             "seconds": round(now_s - exchange.started_s, 6),
         }
-        if exchange.trace is not None:
-            fields["trace"] = exchange.trace.trace_id
+        trace_id = _trace_id(exchange)
+        if trace_id:
+            fields["trace"] = trace_id
         if exchange.compute_s:
             fields["rows"], fields["batch_rows"] = exchange.rows, exchange.batch_rows
             fields["queue_s"], fields["compute_s"] = round(exchange.queue_s, 6), round(exchange.compute_s, 6)
@@ -64,3 +65,16 @@ class AccessLog:
             fields["left_out"], self._left_out = self._left_out, 0
         say = self._log.error if status >= 500 else self._log.warning if status >= 400 else self._log.info
         say("request", **fields)
+
+
+def _trace_id(exchange: Exchange) -> str:
+    """The trace that the request belongs to, also where this server makes no spans; "" when there is none."""
+    if exchange.trace is not None:
+        return exchange.trace.trace_id
+    given = exchange.headers.get(b"traceparent")
+    if given is None:
+        return ""
+    from intermodal_server.front.observe.trace.context import parse_parent
+
+    parent = parse_parent(given)
+    return parent[0] if parent else ""
