@@ -22,7 +22,7 @@ from support.loopback import Site, serving
 from support.simple_index import publish, pure_wheels
 
 SERVER = (
-    "uvicorn==0.54.0 h11, click", "h11==0.16.0", "click==8.5.1", "httptools==0.9.0", "uvloop==0.23.0",
+    "httptools==0.9.0", "uvloop==0.23.0",
     "msgspec==0.22.0", "orjson==3.13.0",
 )  # fmt: skip
 SCIENCE = (

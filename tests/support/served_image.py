@@ -43,7 +43,7 @@ from intermodal_server.contract import (
 from support.envs import CHECKOUT
 from support.tiny_image import VERSION, _libraries, python_files
 
-FRONT = ("uvicorn", "httptools", "uvloop", "msgspec", "orjson", "click", "h11")
+FRONT = ("httptools", "uvloop", "msgspec", "orjson")
 _LEFT_OUT = {"test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "site-packages", "dist-packages"}
 SIGNATURE = Signature((TensorSpec("x", "FP64", (-1,)),), (TensorSpec("label", "BYTES", (-1,)),))
 

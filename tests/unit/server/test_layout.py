@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.serving import CODE_DIR, FRONT_SITE, echo_root, serve
 
-PACKAGES = ("uvicorn", "h11", "click", "httptools", "uvloop", "msgspec", "orjson", "typing_extensions.py")
+PACKAGES = ("httptools", "uvloop", "msgspec", "orjson", "typing_extensions.py")
 
 
 def image(root: Path) -> Path:

@@ -188,7 +188,7 @@ def test_predictor_gets_arrays_with_numpy_and_lists_without(tmp_path: Path, nump
 def test_front_and_worker_share_no_package(tmp_path: Path) -> None:
     reports = (
         "import sys\nclass Model:\n    def predict(self, x):\n"
-        "        try:\n            import uvicorn\n        except ImportError:\n            return {'y': [0.0]}\n"
+        "        try:\n            import httptools\n        except ImportError:\n            return {'y': [0.0]}\n"
         "        return {'y': [1.0]}\n"
     )
     root = write_root(tmp_path, echo_settings(predictor="reports:Model"), app={"reports.py": reports})

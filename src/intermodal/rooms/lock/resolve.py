@@ -27,7 +27,6 @@ from intermodal.rooms.lock.uv import Question, Resolution, Target, compile_lock,
 
 # of the image's server; its versions are locked like the model's, beside them
 SERVER_REQUIREMENTS = (
-    "uvicorn>=0.30,<1",
     "httptools>=0.6,<1",
     "uvloop>=0.20,<1",
     "msgspec>=0.19,<1",
