@@ -43,6 +43,7 @@ ENV_OPEN_PATHS = "INTERMODAL_OPEN_PATHS"  # paths that need no key, after commas
 ENV_RATE_PER_S = "INTERMODAL_RATE_PER_S"  # requests a second of each caller; 0: no limit
 ENV_RATE_BURST = "INTERMODAL_RATE_BURST"  # how many of them at once; 0: those of one second
 ENV_MAX_CONCURRENT = "INTERMODAL_MAX_CONCURRENT"  # requests of each caller at a time; 0: no limit
+ENV_MAX_CONNECTIONS = "INTERMODAL_MAX_CONNECTIONS"  # open at a time; default 4096, less where descriptors are short
 ENV_ROOT = "INTERMODAL_ROOT"  # prefix before every path above; for the engine without isolation, and tests
 ENV_PYTHON = "INTERMODAL_PYTHON"  # JSON list: how to start an interpreter, when it needs an explicit loader
 ENV_WORKER_PYTHON = "INTERMODAL_WORKER_PYTHON"  # the model's interpreter, when there is no VENV_DIR; to run from source

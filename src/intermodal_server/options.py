@@ -75,6 +75,7 @@ class Options:
     rate_per_s: float | None = None
     rate_burst: int | None = None
     max_concurrent: int | None = None
+    max_connections: int = 4096
     observe: ObserveOptions = ObserveOptions()
     vertex: VertexRoutes = VertexRoutes()
 
@@ -248,6 +249,7 @@ def read_options(environment: Mapping[str, str]) -> Options:
         rate_per_s=_number(environment, contract.ENV_RATE_PER_S, float, 0.0),
         rate_burst=_number(environment, contract.ENV_RATE_BURST, int, 0),
         max_concurrent=_number(environment, contract.ENV_MAX_CONCURRENT, int, 0),
+        max_connections=_number(environment, contract.ENV_MAX_CONNECTIONS, int, 1, Options.max_connections),
         observe=_observe(environment, port),
         vertex=vertex,
     )

@@ -7,6 +7,7 @@ every connection is closed. Signals belong to the supervisor.
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import time
 from collections.abc import Sequence
@@ -14,10 +15,15 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
+from intermodal_server.front import limits
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.guard.readers import Readers
 from intermodal_server.front.protocol import CLOSE, Connection, Headers
 
 BACKLOG = 2048
+WATCH_S = 1.0
+OTHER_DESCRIPTORS = 128  # listeners, workers, files: what is not a client's connection
+MAX_HELD_BYTES = 512 << 20  # of large bodies that are not whole, on all connections
 
 
 class Application(Protocol):
@@ -35,9 +41,13 @@ class Application(Protocol):
 class HttpServer:
     """One for the life of the front."""
 
-    def __init__(self, app: Application, *, slow_header_s: float) -> None:
+    def __init__(self, app: Application, *, slow_header_s: float, max_connections: int) -> None:
         self.app = app
         self.slow_header_s = slow_header_s
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.max_connections = max(1, min(max_connections, descriptors - OTHER_DESCRIPTORS))
+        self._readers = Readers(slow_header_s)
+        self._held_bytes = 0
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.closing = False
@@ -63,6 +73,7 @@ class HttpServer:
         for listener in sockets:
             self._servers.append(await self.loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
         self.started = True
+        watch = self.loop.create_task(self._watch())
         await self._exit.wait()
         self.stop_accepting()
         self.close_after_answers()
@@ -70,6 +81,18 @@ class HttpServer:
             for connection in list(self.connections):
                 connection.finish()
             await asyncio.sleep(0.05)
+        watch.cancel()
+
+    async def _watch(self) -> None:
+        """End clients that do not read their answers, also while draining."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self._readers.look(self.connections, self.loop.time())
+
+    def hold(self, size: int) -> bool:
+        """Count bytes of large bodies that are not whole; False when all of them together are too many."""
+        self._held_bytes += size
+        return self._held_bytes <= MAX_HELD_BYTES
 
     def _connection(self) -> Connection:
         return Connection(self)
@@ -118,6 +141,6 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def make_server(app: Application, *, slow_header_s: float) -> HttpServer:
+def make_server(app: Application, *, slow_header_s: float, max_connections: int = limits.MAX_CONNECTIONS) -> HttpServer:
     """A server for `app` that has not started yet; called inside the event loop."""
-    return HttpServer(app, slow_header_s=slow_header_s)
+    return HttpServer(app, slow_header_s=slow_header_s, max_connections=max_connections)

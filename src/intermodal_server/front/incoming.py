@@ -35,6 +35,7 @@ class Incoming:
     # of whoever waits for the body
     waiter: asyncio.Future[None] | None = None
     limit = 0
+    before = 0  # bytes of it at the last look
     grace_s = 0.0
     since_s = 0.0
 
@@ -75,6 +76,7 @@ class Incoming:
 
     def lost(self) -> None:
         """The client is gone."""
+        self.body = b""
         self.broken = Disconnected()
         self.fail(self.broken)
 
@@ -89,7 +91,7 @@ class Incoming:
 
         Args:
             limit: largest size in bytes.
-            grace_s: how long it may take beyond what 16 KiB/s need.
+            grace_s: in each stretch of this length 16 KiB/s must come, or the end of the body.
 
         Raises:
             Refusal: 408, 413, or whatever spoilt it.
@@ -99,7 +101,7 @@ class Incoming:
             if self.broken is not None:
                 raise self.broken
             loop = asyncio.get_running_loop()
-            self.limit, self.grace_s, self.since_s = limit, grace_s, loop.time()
+            self.limit, self.grace_s, self.since_s, self.before = limit, grace_s, loop.time(), len(self.body)
             self.waiter = loop.create_future()
             self.source.want_body()
             await self.waiter
@@ -108,12 +110,16 @@ class Incoming:
         return self.body
 
     def due_s(self) -> float:
-        """When a body that somebody waits for is too slow, on the loop's clock."""
-        return self.since_s + self.grace_s + len(self.body) / SLOWEST_BYTES_PER_S
+        """When to look whether a body that somebody waits for is too slow, on the loop's clock."""
+        return self.since_s + self.grace_s
 
-    def too_slow(self) -> None:
-        """The body took too long."""
-        self.fail(Refusal(408, "the request body came too slowly", close=True))
+    def too_slow(self, now_s: float) -> bool:
+        """Fail it when too little has come since the last look; whether it may go on."""
+        if len(self.body) - self.before < SLOWEST_BYTES_PER_S * self.grace_s:
+            self.fail(Refusal(408, "the request body came too slowly", close=True))
+            return False
+        self.since_s, self.before = now_s, len(self.body)
+        return True
 
     def skippable(self) -> bool:
         """Whether what is still to come of a body that is not needed is small, so that the connection may go on."""

@@ -3,7 +3,7 @@
 Takes the `receive` of one request, hands on its whole body, decoded; refuses with a status and a sentence.
 
 Rules, in order: a declared length above the limit is refused before a byte is read; a chunked body when it grows
-past it; a body slower than 16 KiB/s after a grace of `slow_body_s`; a content encoding other than gzip and deflate;
+past it; a body of which less than 16 KiB/s come in some `slow_body_s`; a content encoding other than gzip and deflate;
 an expansion past the same limit.
 """
 
@@ -67,6 +67,7 @@ def _declared_length(headers: Mapping[bytes, str], limit: int) -> None:
     text = headers.get(b"content-length")
     if text is None:
         return
+    text = text.strip(" \t")
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise Refusal(400, "Content-Length is not a number", close=True)
     if int(text) > limit:
@@ -85,7 +86,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: in
         receive: of the request.
         headers: of the request, by lower-case name.
         limit: largest size in bytes, before and after decompression.
-        slow_body_s: how long a body may take beyond what 16 KiB/s need.
+        slow_body_s: in each stretch of this length 16 KiB/s must come, or the end of the body.
 
     Raises:
         Refusal: 400, 408, 413 or 415.

@@ -107,7 +107,9 @@ class Front:
             observers=[*guard.observers, *self._instruments.observers(), self._count_good],
         )
         self._grpc = make_grpc(self._options, self._settings, app, self._log)
-        self._server = make_server(app, slow_header_s=self._options.slow_body_s)
+        self._server = make_server(
+            app, slow_header_s=self._options.slow_body_s, max_connections=self._options.max_connections
+        )
         self._end.setblocking(False)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)

@@ -5,20 +5,22 @@ module keeps the order, the limits and the clock. What is refused here has not r
 the same JSON as everywhere.
 
 Rules, in order:
-1. One request of a connection is answered at a time; those sent ahead wait, and reading pauses while they do.
-2. A head has `slow_header_s` to arrive, 64 KiB and 128 fields; bytes without any effect (an endless field, chunk
+1. What two readers could frame differently is refused: the parser's strict form, HTTP/1.0 and 1.1 only, one Host, no
+   transfer coding but chunked, no encoded slash in a path. Trailers are counted like headers and then forgotten.
+2. One request of a connection is answered at a time; those sent ahead wait, and reading pauses while they do.
+3. A head has `slow_header_s` to arrive, 64 KiB and 128 fields; bytes without any effect (an endless field, chunk
    extensions) count like a head. Heads without end are 408, large ones 431.
-3. A client that does not read gets no further answers, and is cut off at the same pace as one that sends too slowly.
-4. Nothing is offered by `Upgrade`: such a request is read as an ordinary one, its body by its length.
-5. After what cannot be understood nothing more is read; what came before it is still answered.
-6. One timer a connection: it looks at the state when it fires, and is moved only when something is due earlier.
+4. A client that does not read gets no further answers; `guard/readers.py` ends it.
+5. Nothing is offered by `Upgrade`: such a request is read as an ordinary one. `CONNECT` ends the connection.
+6. After what cannot be understood nothing more is read; what came before it is still answered.
+7. A connection that is one too many takes the place of one that waits for its client, those never answered first.
+8. One timer a connection: it looks at the state when it fires, and is moved only when something is due earlier.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import urllib.parse
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,15 +28,19 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from intermodal_server.front import limits
+from intermodal_server.front.crowd import has_unread, make_room
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.incoming import Incoming
-from intermodal_server.front.limits import Disconnected
+from intermodal_server.front.framing import Denial, framing_of, path_of, refused_head
+from intermodal_server.front.incoming import HIGH_WATER_BYTES, Incoming
+from intermodal_server.front.limits import Disconnected, Refusal
 
 if TYPE_CHECKING:
     from intermodal_server.front.http import HttpServer
 
+AGAIN_S = 0.05
 LINGER_S = 2.0  # for a client that still sends to read why nobody listens
 CLOSE = (b"connection", b"close")
+RETRY = ((b"retry-after", b"1"),)
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -45,14 +51,14 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._loop = server.loop
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._transport: Any = None
+        self.transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._since_s = self._loop.time()  # when what is awaited now began
         self._requests = 0
         self._reading = True
         self._writable = True
         self._ended = False  # nothing that arrives matters any more
-        self._refusal: tuple[int, str] | None = None
+        self._refusal: Denial = None
         # the request whose head or body arrives now
         self._url = b""
         self._headers: dict[bytes, str] = {}
@@ -61,7 +67,9 @@ class Connection(asyncio.Protocol):
         self._progress = False
         self._in_head = False
         self._incoming: Incoming | None = None
-        self._raw_bytes = 0  # of a body that the parser does not read: that of a request with Upgrade
+        self._framing = b""  # headers of the body of a request with Upgrade, which the parser takes for one without
+        self._replaying = False
+        self._held_bytes = 0  # of that body, as the server counts those that are large and not whole
         # the request that is answered now, and those after it
         self._active: Incoming | None = None
         self._task: asyncio.Task[None] | None = None
@@ -70,10 +78,10 @@ class Connection(asyncio.Protocol):
     # --- the event loop's calls ---------------------------------------------------------------------------------------
     def connection_made(self, transport: Any) -> None:
         """Begin, unless there are too many."""
-        self._transport = transport
+        self.transport = transport
         connections = self._server.connections
         connections.add(self)
-        if len(connections) > limits.MAX_CONNECTIONS:
+        if len(connections) > self._server.max_connections and not make_room(connections, self):
             self._refuse(503, "too many connections")
         else:
             self._arm(self._since_s + self._server.slow_header_s)
@@ -84,12 +92,13 @@ class Connection(asyncio.Protocol):
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
+        self._let_go()
         if self._active is not None and not self._active.answered:
             self._active.lost()
             if self._task is not None and self._active.whole:
                 self._task.cancel()
         self._waiting.clear()
-        self._parser = None
+        self._parser = self._incoming = None  # else bodies wait for the cycle collector
 
     def eof_received(self) -> bool:
         """The client has said all it wanted; what was asked is answered before the connection closes."""
@@ -127,8 +136,6 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
         self._writable = False
-        self._since_s = self._loop.time()
-        self._arm(self._write_due_s())
 
     def resume_writing(self) -> None:
         """It has caught up."""
@@ -138,13 +145,7 @@ class Connection(asyncio.Protocol):
 
     # --- the parser's calls -------------------------------------------------------------------------------------------
     def _feed(self, data: bytes) -> None:
-        while True:
-            if self._raw_bytes:
-                piece, data = data[: self._raw_bytes], data[self._raw_bytes :]
-                self._raw_bytes -= len(piece)
-                self.on_body(piece)
-                if not self._raw_bytes:
-                    self._end_of_message()
+        while data:
             try:
                 self._parser.feed_data(data)
                 return
@@ -153,21 +154,17 @@ class Connection(asyncio.Protocol):
                 self._decline_upgrade()
 
     def _decline_upgrade(self) -> None:
-        """The parser has left the body, if there is one, to us."""
-        request = self._incoming
-        assert request is not None
-        length = request.headers.get(b"content-length", "0")
-        if b"transfer-encoding" in request.headers or not (length.isascii() and length.isdigit() and len(length) < 20):
-            self._refusal = (400, "a chunked body and Upgrade do not go together")
-            raise httptools.HttpParserError
-        if request.method == "CONNECT":
-            request.keep_alive = False
-        self._raw_bytes = int(length)
-        if not self._raw_bytes:
-            self._end_of_message()
+        """Let another parser read the body, if there is one: this one thinks that what follows is no HTTP."""
+        if self._framing:
+            self._parser = httptools.HttpRequestParser(self)
+            self._replaying = True
+            self._parser.feed_data(self._framing)
+            self._replaying, self._framing = False, b""
 
     def on_message_begin(self) -> None:
         """A request begins: from here its head is timed."""
+        if self._replaying:
+            return
         self._url = b""
         self._headers = {}
         self._header_bytes = self._header_count = 0
@@ -177,31 +174,42 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """A part of the target, often the whole."""
+        if self._replaying:
+            return
         self._url += url
         self._header_bytes += len(url)
         if self._header_bytes > limits.MAX_HEADER_BYTES:
-            self._too_large()
+            self._deny((431, "the request headers are too large"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or of the trailer, which nobody reads."""
         self._header_count += 1
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > limits.MAX_HEADER_BYTES or self._header_count > limits.MAX_HEADERS:
-            self._too_large()
+            self._deny((431, "the request headers are too large"))
         if self._in_head:
-            self._headers.setdefault(name.lower(), value.decode("latin-1"))
+            text = value.decode("latin-1")
+            if self._headers.setdefault(name.lower(), text) is not text and name.lower() == b"host":
+                self._deny((400, "a request has exactly one Host"))
 
-    def _too_large(self) -> None:
-        self._refusal = (431, "the request headers are too large")
-        raise ValueError("headers too large")
+    def _deny(self, denial: Denial) -> None:
+        """End parsing, and the connection with this answer, if there is one."""
+        if denial is not None:
+            self._refusal = denial
+            raise ValueError(denial[1])
 
     def on_headers_complete(self) -> None:
         """The application may begin."""
+        if self._replaying:
+            return
+        parser, headers = self._parser, self._headers
+        self._deny(refused_head(parser, self._url, headers))
+        if parser.should_upgrade():
+            self._framing = framing_of(headers)
         self._progress, self._in_head = True, False
         self._requests += 1
-        parser, headers = self._parser, self._headers
         keep_alive = parser.should_keep_alive() and self._requests < limits.MAX_REQUESTS_PER_CONNECTION
-        request = Incoming(parser.get_method().decode("ascii"), _path(self._url), headers, keep_alive, self)
+        request = Incoming(parser.get_method().decode("ascii"), path_of(self._url), headers, keep_alive, self)
         if b"expect" in headers:
             request.expects = headers[b"expect"].lower() == "100-continue"
         self._incoming = request
@@ -213,16 +221,23 @@ class Connection(asyncio.Protocol):
         request = self._incoming
         if request is not None and not request.add(body):
             self._pause()
+        if request is not None and len(request.body) > HIGH_WATER_BYTES and not request.answered:
+            self._held_bytes += len(body)
+            if not self._server.hold(len(body)):
+                request.spoil(Refusal(503, "too many large requests are arriving", headers=RETRY, close=True))
+
+    def _let_go(self) -> None:
+        if self._held_bytes:
+            self._server.hold(-self._held_bytes)
+            self._held_bytes = 0
 
     def on_message_complete(self) -> None:
-        """The request is whole, unless its body was left to us."""
-        self._progress = True
-        if not self._parser.should_upgrade():
-            self._end_of_message()
-
-    def _end_of_message(self) -> None:
+        """The request is whole, unless it is one with Upgrade and its body comes now."""
         request = self._incoming
-        assert request is not None
+        if self._framing or request is None:
+            return
+        self._progress = True
+        self._let_go()
         request.end()
         if request is self._active and request.answered:
             self._next()
@@ -238,23 +253,24 @@ class Connection(asyncio.Protocol):
             status, headers, body = await self._server.app.answer(exchange)
             self._write(request, status, headers, body)
         except Disconnected:
-            self._transport.abort()
+            self.transport.abort()
         except Exception:  # not even an error could be told; the loop's handler logs it
-            self._transport.abort()
+            self.transport.abort()
             raise
 
     def _write(self, request: Incoming, status: int, headers: Headers, body: bytes) -> None:
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         if CLOSE in headers or self._server.closing or not (request.whole or request.skippable()):
             request.keep_alive = False
         head = self._server.head(status, headers, len(body), request.keep_alive)
         if len(body) <= limits.MAX_HEADER_BYTES:
-            self._transport.write(head + body if request.method != "HEAD" else head)
+            self.transport.write(head + body if request.method != "HEAD" else head)
         else:
-            self._transport.writelines([head, body] if request.method != "HEAD" else [head])
+            self.transport.writelines([head, body] if request.method != "HEAD" else [head])
         request.answered = True
         request.body = b""
+        self._let_go()
         if request.whole or not request.keep_alive:
             self._next()
 
@@ -281,23 +297,23 @@ class Connection(asyncio.Protocol):
     def want_body(self) -> None:
         """Somebody waits for the rest of the active request's body."""
         request = self._active
-        if request is None or self._transport.is_closing():
+        if request is None or self.transport.is_closing():
             return
         if request.expects:
             request.expects = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._resume()
         self._arm(request.due_s())
 
     def _pause(self) -> None:
         if self._reading:
             self._reading = False
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _resume(self) -> None:
-        if not self._reading and not self._transport.is_closing():
+        if not self._reading and not self.transport.is_closing():
             self._reading = True
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     # --- the end ------------------------------------------------------------------------------------------------------
     def _refuse(self, status: int, message: str) -> None:
@@ -305,32 +321,32 @@ class Connection(asyncio.Protocol):
         self._refusal = (status, message)
         self._ended = True
         if self._incoming is not None and not self._incoming.whole:
-            self._incoming.spoil(limits.Refusal(status, message, close=True))
+            self._incoming.spoil(Refusal(status, message, close=True))
         self._proceed()
 
     def _answer_refusal(self, status: int, message: str) -> None:
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         body = json.dumps({"error": message}).encode()
         head = self._server.head(status, [(b"content-type", b"application/json")], len(body), False)
-        self._transport.write(head + body)
+        self.transport.write(head + body)
         self._end(linger=True)
 
     def _end(self, *, linger: bool) -> None:
         """Close; while the client still sends, only our half, so that it can read the answer."""
         self._ended = True
         self._waiting.clear()
-        if not linger or not self._transport.can_write_eof():
-            self._transport.close()
+        if not linger or not self.transport.can_write_eof():
+            self.transport.close()
             return
         self._resume()
-        self._transport.write_eof()
+        self.transport.write_eof()
         self._since_s = self._loop.time()
         self._arm(self._since_s + LINGER_S)
 
     def finish(self) -> None:
         """Close as soon as what was asked is answered."""
-        if self._active is None and not self._waiting:
+        if self._active is None and not self._waiting and not self._in_head and not has_unread(self.transport):
             self._end(linger=False)
         for request in (self._active, *self._waiting):
             if request is not None:
@@ -344,14 +360,8 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         self._timer = self._loop.call_at(due_s, self._look)
 
-    def _write_due_s(self) -> float:
-        size = self._transport.get_write_buffer_size()
-        return self._since_s + self._server.slow_header_s + float(size) / limits.SLOWEST_BYTES_PER_S
-
     def _due_s(self) -> float:
         """When what is awaited now is too late."""
-        if not self._writable:
-            return self._write_due_s()
         if self._ended:
             return self._since_s + LINGER_S
         if self._active is not None and not self._active.answered:
@@ -363,25 +373,31 @@ class Connection(asyncio.Protocol):
 
     def _look(self) -> None:
         self._timer = None
+        if self.transport.is_closing():
+            return  # with an answer that is not read yet: `guard/readers.py` looks after it
         due_s = self._due_s()
         if due_s > self._loop.time():
             self._arm(due_s)
-        elif self._ended or not self._writable:
-            self._transport.abort()
+        elif self._ended:
+            self.transport.abort()
+        elif self._reading and has_unread(self.transport):
+            self._arm(self._loop.time() + AGAIN_S)  # it is we who are slow
         elif self._active is not None and not self._active.answered:
-            self._active.too_slow()
+            if self._active.too_slow(self._loop.time()):
+                self._arm(self._active.due_s())
         elif self._in_head or not self._requests:
             self._refuse(408, "the request headers came too slowly")
         else:
-            self._transport.close()
+            self.transport.close()
 
+    @property
+    def answered(self) -> bool:
+        """Whether any request has been answered here."""
+        return self._requests > len(self._waiting) + (self._active is not None and not self._active.answered)
 
-def _path(url: bytes) -> str:
-    """The path of a request's target, decoded."""
-    if url[:1] != b"/" or b"?" in url or b"#" in url:
-        try:
-            url = httptools.parse_url(url).path or b"/"
-        except httptools.HttpParserInvalidURLError:
-            return "?"  # such as CONNECT's; no route begins so
-    path = url.decode("latin-1")
-    return urllib.parse.unquote(path) if "%" in path else path
+    @property
+    def waits_since_s(self) -> float | None:
+        """Since when the client has to do something before anything goes on here; None when it is our turn."""
+        if self._active is None:
+            return self._since_s
+        return None if self._active.whole else self._active.since_s or self._since_s

@@ -97,8 +97,8 @@ def test_a_million_keys_are_read_or_refused_but_do_no_harm(server: Served) -> No
     refused(server, b"{%s}" % many, path="/predict")
 
 
-@pytest.mark.parametrize("path", ["/v2/models/..%2f..%2fetc/infer", "/v2/models/echo%00/infer", "/v2/models//infer",
-                                  "/v2/models/echo/versions/..%2f1/infer", "/%2e%2e/etc/passwd", "/v2x", "//v2",
+@pytest.mark.parametrize("path", ["/v2/models/%2e%2e/etc/infer", "/v2/models/echo%20/infer", "/v2/models//infer",
+                                  "/v2/models/echo/versions/%2e%2e/infer", "/%2e%2e/etc/passwd", "/v2x", "//v2",
                                   "/v2/models/echo/infer/more", "/v2/health/other", "/" + "a" * 5000])  # fmt: skip
 def test_odd_paths_are_404(server: Served, path: str) -> None:
     assert refused(server, b"{}", 404, path) in ("there is nothing at this path", "there is no model of this name",

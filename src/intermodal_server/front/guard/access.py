@@ -21,6 +21,7 @@ HEALTH = (
     "/v2/models/{name}/ready",
     "/v2/models/{name}/versions/{version}/ready",
     "/ping",
+    "/health",
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
 )
@@ -70,7 +71,7 @@ class ApiKeys:
         if exchange.path in self._open:
             return
         headers = exchange.headers
-        key = headers.get(b"x-api-key", "")
+        key = headers.get(b"x-api-key", "").strip()
         if not key:
             scheme, _, rest = headers.get(b"authorization", "").partition(" ")
             key = rest.strip() if scheme.lower() == "bearer" else ""
