@@ -55,8 +55,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._since_s = self._loop.time()  # when what is awaited now began
         self._requests = 0
-        self._reading = True
-        self._writable = True
+        self._reading = self._writable = True
         self._ended = False  # nothing that arrives matters any more
         self._refusal: Denial = None
         # the request whose head or body arrives now
@@ -64,11 +63,9 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, str] = {}
         self._header_bytes = self._header_count = 0
         self._idle_bytes = 0  # received without any effect
-        self._progress = False
-        self._in_head = False
+        self._progress = self._in_head = self._replaying = False
         self._incoming: Incoming | None = None
         self._framing = b""  # headers of the body of a request with Upgrade, which the parser takes for one without
-        self._replaying = False
         self._held_bytes = 0  # of that body, as the server counts those that are large and not whole
         # the request that is answered now, and those after it
         self._active: Incoming | None = None
