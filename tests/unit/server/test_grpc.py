@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -17,10 +18,20 @@ import pytest
 from support.grpc_clients import GrpcServed, front_site, grpc_serve, import_grpc
 from support.serving import echo_root, echo_settings, infer_body, serve, write_root
 
+from intermodal.engine.http import get
+from intermodal.engine.interface import Endpoint
 from intermodal_server.contract import ServeSettings
 
 grpc = import_grpc()
+from intermodal_server.front.app import App  # noqa: E402
+from intermodal_server.front.grpc import doors  # noqa: E402
+from intermodal_server.front.grpc.calls import _exchange  # noqa: E402
 from intermodal_server.front.grpc.messages import message  # noqa: E402
+from intermodal_server.front.grpc.server import GrpcServer  # noqa: E402
+from intermodal_server.front.health import Health  # noqa: E402
+from intermodal_server.front.service import Service  # noqa: E402
+from intermodal_server.log import Log  # noqa: E402
+from intermodal_server.tensors import Tensor  # noqa: E402
 
 SERVICE = "/inference.GRPCInferenceService/"
 HEALTH = "/grpc.health.v1.Health/"
@@ -132,6 +143,85 @@ def test_both_protocols_are_counted_together(channel: Any, echo: GrpcServed) -> 
     ask(channel, 1)
     assert echo.served.infer([1]).status == 200
     assert success() == before + 2
+    metrics = get(Endpoint(echo.served.metrics_socket), "/metrics")[1].decode()
+    assert 'intermodal_requests_total{protocol="grpc",code="200",traffic="live"}' in metrics, metrics
+
+
+def test_metadata_are_headers(channel: Any, echo: GrpcServed) -> None:
+    failure(channel, 444, metadata=[("x-request-id", "mine"), ("traceparent", "00-a-b-01")])
+    (line,) = [line for line in echo.served.log() if line["message"] == "request" and line["request"] == "mine"]
+    assert (line["protocol"], line["status"], line["path"]) == ("grpc", 500, "/v2/models/echo/infer")
+
+    class Context:
+        @staticmethod
+        def invocation_metadata() -> list[tuple[str, object]]:
+            return [("traceparent", "00-a-b-01"), ("x", "1"), ("x", "2"), ("y-bin", b"\xff")]
+
+    assert _exchange("/", Context).headers == {b"traceparent": "00-a-b-01", b"x": "1", b"y-bin": "\xff"}
+
+
+def test_looking_for_connections_leaves_no_descriptors_behind() -> None:
+    with socket.socket() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            before = len(os.listdir("/proc/self/fd"))
+            assert doors.connections([port]) == 1 and doors.connections([port + 1, ""]) == 0
+            doors.shut_listeners([port])
+            assert doors.connections([port]) == 1
+            assert len(os.listdir("/proc/self/fd")) == before
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+            accepted.sendall(b"x")
+            assert client.recv(1) == b"x"
+
+
+class Sleeper:
+    """An executor that answers what it was asked after a moment."""
+
+    mode, workers, waiting = "inline", 1, 0
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def infer(self, exchange: Any, inputs: Any) -> Any:
+        self.asked.set()
+        await asyncio.sleep(0.5)
+        return [Tensor("y", "FP64", inputs[0].shape, inputs[0].data)]
+
+
+def test_a_successor_takes_the_port_while_the_other_finishes() -> None:
+    """The old one's call is answered by the old one, the next by the new one, over the same channel."""
+
+    async def main() -> None:
+        address = f"127.0.0.1:{free_port()}"
+        old, new = Sleeper(), Sleeper()
+        servers = []
+        for executor in (old, new):
+            service = Service(echo_settings(serve=GRPC), executor, Health("ready"), slow_body_s=1, log=Log("test"))
+            servers.append(GrpcServer(App(service, Log("test")), [address], Log("test"), slow_body_s=1))
+        await servers[0].start()
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = channel.unary_unary(f"{SERVICE}ModelInfer")
+            first = asyncio.ensure_future(call(question(1), timeout=60))
+            await old.asked.wait()
+            starting = asyncio.ensure_future(servers[1].start())
+            await asyncio.sleep(0.1)
+            assert not starting.done()
+            servers[0].leave(30)
+            await starting
+            assert not first.done()
+            assert numbers(await first) == [1]
+            await servers[0].finished()
+            assert numbers(await call(question(2), timeout=60, wait_for_ready=True)) == [2]
+            assert new.asked.is_set()
+        servers[1].leave(0)
+        await servers[1].finished()
+
+    asyncio.run(main())
 
 
 def test_until_the_model_is_loaded_it_is_unavailable(tmp_path: Path) -> None:
@@ -259,7 +349,7 @@ def test_nothing_is_lost_when_one_of_two_drains_under_load(tmp_path: Path) -> No
             assert ask(channel, 0) == [0]  # not ready, and serving
         assert leaving.served.process.wait(60) == 0
         before = len(diary(roots[1]))
-        staying.served.wait(lambda: len(diary(roots[1])) > before + 100, "load on the other")
+        staying.served.wait(lambda: load.errors or len(diary(roots[1])) > before + 100, "load on the other")
         answered = load.end()
         asked = [value for root in roots for value in diary(root) if value]
         assert set(asked) == answered
@@ -274,7 +364,7 @@ class Load:
         self._target = target
         self._over = threading.Event()
         self._answered: list[float] = []
-        self._errors: list[str] = []
+        self.errors: list[str] = []
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
         for thread in self._threads:
             thread.start()
@@ -282,20 +372,20 @@ class Load:
     def _call(self, caller: int) -> None:
         value = caller * 1e6
         with grpc.insecure_channel(self._target, options=self._options) as channel:
-            while not self._over.is_set() and not self._errors:
+            while not self._over.is_set() and not self.errors:
                 value += 1
                 try:
                     assert ask(channel, 0, value) == [0, value]
                     self._answered.append(value)
                 except grpc.RpcError as error:
-                    self._errors.append(f"{error.code()} {error.details()}")
+                    self.errors.append(f"{error.code()} {error.details()}")
 
     def end(self) -> set[float]:
         """What was answered."""
         self._over.set()
         for thread in self._threads:
             thread.join()
-        assert self._errors == []
+        assert self.errors == []
         return set(self._answered)
 
 

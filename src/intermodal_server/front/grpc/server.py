@@ -10,7 +10,9 @@ Rules, in order:
    the name that it bound, and that would be its successor's.
 3. Limits stand in grpcio: metadata, message, calls and connections, the time for a handshake, pings. A request past
    them has not reached us.
-4. `leave` sends GOAWAY: clients take other connections, calls that are here are finished.
+4. A connection gets its GOAWAY when it is `connection_age_s` old, always: so clients find replicas that are new, and
+   one that drains sees everybody leave before it ends, without a call refused.
+5. `leave` shuts the listeners at once, waits until connections are gone by age, then ends what is left.
 """
 
 from __future__ import annotations
@@ -30,11 +32,15 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # a model that forks in 
 import grpc
 
 from intermodal_server.front.grpc.calls import Calls
+from intermodal_server.front.grpc.doors import Place, connections, shut_listeners
 
 BIND_RETRY_S = 0.02
 MAX_METADATA_BYTES = limits.MAX_HEADER_BYTES
 MAX_CALLS = 4096
 MAX_CALLS_PER_CONNECTION = 1024
+MIN_AGE_S, MAX_AGE_S = 1.0, 5.0  # of a connection; grpcio takes up to a tenth more or less
+AGE_OF_DRAIN = 0.8  # a connection is renewed within the time in which a gateway or service sends its clients elsewhere
+LOOK_S = 0.1
 PING_S = 60  # a connection that says nothing is asked so often whether it lives
 PING_ANSWER_S = 20
 MIN_PING_S = 10  # clients may ask us so often; the third early ping ends the connection
@@ -62,14 +68,16 @@ class GrpcServer:
         self._server: Any = None
         self._calls: Calls | None = None
         self._end: asyncio.Task[None] | None = None
+        self._places: list[Place] = []
+        self._age_s = connection_age_s(app.service.settings.serve.drain_s)
 
     async def start(self) -> None:
         """Listen on every address; waits for one that another front still has."""
         logger = logging.getLogger("grpc")
         logger.addHandler(_LogHandler(self._log))
         logger.propagate = False
-        max_bytes = self._app.service.settings.serve.max_request_bytes
-        options = channel_options(max_bytes, self._slow_body_s)
+        serve = self._app.service.settings.serve
+        options = channel_options(serve.max_request_bytes, self._slow_body_s, self._age_s, 3 * serve.timeout_s)
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
         self._calls = Calls(self._app, self._log, slow_body_s=self._slow_body_s)
         server.add_generic_rpc_handlers((self._calls,))
@@ -85,13 +93,14 @@ class GrpcServer:
         if path:
             private = os.path.join(os.path.dirname(path), f".{os.getpid()}")
             server.add_insecure_port(f"unix:{private}")
+            self._places.append(private)
             os.chmod(private, 0o666)  # noqa: S103 - the folder decides who reaches it
             os.replace(private, path)
             return
         told = False
         while True:
             try:
-                server.add_insecure_port(address)
+                self._places.append(int(server.add_insecure_port(address)))
             except RuntimeError:
                 if not told:
                     self._log.info("the gRPC port is waited for", address=address)
@@ -108,6 +117,11 @@ class GrpcServer:
     async def _stop(self, grace_s: float) -> None:
         if self._server is not None and self._calls is not None:
             self._calls.health.ended = True
+            shut_listeners(self._places)
+            loop = asyncio.get_running_loop()
+            until_s = loop.time() + 1.25 * self._age_s + grace_s
+            while connections(self._places) and loop.time() < until_s:
+                await asyncio.sleep(LOOK_S)
             await self._server.stop(grace_s)
 
     async def finished(self) -> None:
@@ -116,8 +130,19 @@ class GrpcServer:
             await self._end
 
 
-def channel_options(max_request_bytes: int, handshake_s: float) -> list[tuple[str, int]]:
-    """The settings of grpcio, by their public names."""
+def connection_age_s(drain_s: float) -> float:
+    """How old a connection gets.
+
+    >>> connection_age_s(5.0), connection_age_s(0.0), connection_age_s(60.0)
+    (4.0, 1.0, 5.0)
+    """
+    return min(MAX_AGE_S, max(MIN_AGE_S, AGE_OF_DRAIN * drain_s))
+
+
+def channel_options(
+    max_request_bytes: int, handshake_s: float, age_s: float, last_call_s: float
+) -> list[tuple[str, int]]:
+    """The settings of grpcio, by their public names; calls on an old connection have `last_call_s` to end."""
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
@@ -128,6 +153,8 @@ def channel_options(max_request_bytes: int, handshake_s: float) -> list[tuple[st
         ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
         ("grpc.max_allowed_incoming_connections", limits.MAX_CONNECTIONS),
         ("grpc.server_handshake_timeout_ms", int(handshake_s * 1000)),
+        ("grpc.max_connection_age_ms", int(age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(last_call_s * 1000)),
         ("grpc.keepalive_time_ms", PING_S * 1000),
         ("grpc.keepalive_timeout_ms", PING_ANSWER_S * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
