@@ -180,6 +180,50 @@ def test_arrays_of_numpy_and_pandas_and_n_jobs_in_every_fitted_part() -> None:
     assert done.stdout == "all right\n", done.stderr
 
 
+OVERHEARD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from sklearn.datasets import load_iris
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from intermodal_server.worker.backends.sklearn import Overheard
+x, y = load_iris(return_X_y=True)
+forest = RandomForestClassifier(5, random_state=0)
+tried = {
+    "forest": (forest, True), "bagging": (BaggingClassifier(n_estimators=3), True),
+    "pipeline": (make_pipeline(StandardScaler(), RandomForestClassifier(5)), True),
+    "search": (GridSearchCV(make_pipeline(StandardScaler(), RandomForestClassifier(5)), {}, cv=2), True),
+    "line": (LogisticRegression(max_iter=500), False), "two outputs": (RandomForestClassifier(5), False),
+}
+for name, (model, heard) in tried.items():
+    model.fit(x, np.stack([y, y], axis=1) if name == "two outputs" else y)
+    label, probabilities = model.predict(x), model.predict_proba(x)
+    overheard = Overheard(model)
+    for _ in range(2):
+        answer, found = overheard.predict(x)
+        assert (answer == label).all()
+        assert (found is not None) == heard, name
+        assert found is None or (found == probabilities).all()
+    assert np.array_equal(model.predict_proba(x), probabilities)  # and is not heard next time
+    assert (overheard.predict(x[:1])[1] is not None) == heard
+class Halves(RandomForestClassifier):
+    def predict(self, X):
+        return np.concatenate([super().predict(X[:9]), super().predict(X[9:])])
+assert Overheard(Halves(5).fit(x, y)).predict(x)[1] is None
+print("all right")
+"""
+
+
+def test_probabilities_that_predict_has_asked_for_are_not_asked_for_again() -> None:
+    command = [str(models_python()), "-I", "-c", OVERHEARD, str(CODE_DIR.parent)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "all right\n", done.stderr
+
+
 def test_inputs_come_in_the_signatures_order_and_assumed_types_give_way() -> None:
     signature = Signature((TensorSpec("a", "FP64", (-1,), assumed=True), TensorSpec("b", "INT64", (-1,))), ())
     settings = echo_settings(signature=signature, call="columns")

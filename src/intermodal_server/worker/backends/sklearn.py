@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from intermodal_server.tensors import Tensor, TensorError, decode
 from intermodal_server.worker.arrays import from_numpy, to_numpy
@@ -76,6 +76,56 @@ def _is_classifier(model: Any) -> bool:
         return hasattr(model, "predict_proba")
 
 
+class Overheard:
+    """What `predict_proba` answers while `predict` runs: forests and many others predict by asking it.
+
+    So that the model works once for labels and probabilities, not twice. Nothing is guessed: where `predict` does not
+    ask, or asks for other rows, nothing was overheard, and `predict_proba` has to be asked.
+    """
+
+    def __init__(self, model: Any) -> None:
+        last = model
+        while True:
+            if getattr(last, "steps", None):  # a pipeline ends in the one that answers
+                last = last.steps[-1][1]
+            elif hasattr(last, "best_estimator_"):
+                last = last.best_estimator_
+            else:
+                break
+        self._predict = model.predict
+        self._ask = last.predict_proba
+        self._answers: list[Any] | None = None  # a list while somebody listens
+        last.predict_proba = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """In the place of `predict_proba`."""
+        answer = self._ask(*args, **kwargs)
+        if self._answers is not None:
+            self._answers.append(answer)
+        return answer
+
+    def predict(self, rows: Any) -> tuple[Any, Any]:
+        """What the model predicts, and its probabilities when they came by on the way, else None."""
+        heard: list[Any] = []
+        self._answers = heard
+        try:
+            answer = self._predict(rows)
+        finally:
+            self._answers = None
+        fits = len(heard) == 1 and getattr(heard[0], "shape", (None,))[0] == len(answer)
+        return answer, heard[0] if fits else None
+
+
+def _predict_of(model: Any, probabilities: bool) -> Callable[[Any], tuple[Any, Any]]:
+    """`predict` of a model, which also hands on the probabilities when they come for nothing."""
+    if probabilities:
+        try:
+            return Overheard(model).predict
+        except Exception:  # noqa: S110 - an odd class of somebody's own; it is asked twice
+            pass
+    return lambda rows: (model.predict(rows), None)
+
+
 def refused_values(error: ValueError) -> str:
     """What scikit-learn's own check of the input found in it, worded for the client; "" for every other error.
 
@@ -109,6 +159,7 @@ class SklearnBackend:
         self._probabilities = self._classifies and hasattr(self._model, "predict_proba")
         if not hasattr(self._model, "predict"):
             raise TypeError(f"{type(self._model).__name__} has no predict method")
+        self._predict = _predict_of(self._model, self._probabilities)
         if load.settings.call == "columns":
             import pandas
 
@@ -137,7 +188,7 @@ class SklearnBackend:
         else:
             rows = to_numpy(ordered(tensors, names)[0])
         try:
-            answer = self._model.predict(rows)
+            answer, probabilities = self._predict(rows)
         except ValueError as error:
             told = refused_values(error)
             if told:
@@ -148,7 +199,8 @@ class SklearnBackend:
         outputs = [from_numpy("label", answer)]
         if self._probabilities:
             try:
-                probabilities = self._model.predict_proba(rows)
+                if probabilities is None:
+                    probabilities = self._model.predict_proba(rows)
             except (AttributeError, NotImplementedError) as error:
                 self._probabilities = False  # it promised what it cannot do; the same for every request
                 self._log.warning("predict_proba does not work; labels only", reason=str(error))
