@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import signal
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.grpc_clients import GrpcServed, front_site, grpc_serve, import_grpc
+from support.grpc_load import Load, ask, free_port, infer, numbers, question
 from support.serving import echo_root, echo_settings, infer_body, serve, write_root
 
 from intermodal.engine.http import get
@@ -55,26 +54,6 @@ class Model:
 """
 
 
-def question(*values: float) -> bytes:
-    request = Request(model_name="echo", raw_input_contents=[struct.pack(f"<{len(values)}d", *values)])
-    request.inputs.add(name="x", datatype="FP64", shape=[len(values)])
-    data: bytes = request.SerializeToString()
-    return data
-
-
-def numbers(data: bytes) -> list[float]:
-    raw = Response.FromString(data).raw_output_contents[0]
-    return list(struct.unpack(f"<{len(raw) // 8}d", raw))
-
-
-def infer(channel: Any) -> Any:
-    return channel.unary_unary(f"{SERVICE}ModelInfer")
-
-
-def ask(channel: Any, *values: float, **more: Any) -> list[float]:
-    return numbers(infer(channel)(question(*values), **{"timeout": 60, **more}))
-
-
 def failure(channel: Any, *values: float, **more: Any) -> Any:
     with pytest.raises(grpc.RpcError) as caught:
         ask(channel, *values, **more)
@@ -84,12 +63,6 @@ def failure(channel: Any, *values: float, **more: Any) -> Any:
 def health(channel: Any, name: str = "") -> int:
     data = channel.unary_unary(f"{HEALTH}Check")(HealthRequest(service=name).SerializeToString(), timeout=60)
     return int(HealthResponse.FromString(data).status)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -311,25 +284,6 @@ def test_a_replaced_front_comes_back_on_the_same_ports(tmp_path: Path) -> None:
                 assert ask(channel, 1, wait_for_ready=True) == [2]
 
 
-RETRY = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
-)
-
-
 def test_nothing_is_lost_when_one_of_two_drains_under_load(tmp_path: Path) -> None:
     """Clients retry on UNAVAILABLE, as kserve's does; whatever was accepted is answered."""
     roots = [diary_root(tmp_path / name) for name in ("a", "b")]
@@ -351,42 +305,10 @@ def test_nothing_is_lost_when_one_of_two_drains_under_load(tmp_path: Path) -> No
         before = len(diary(roots[1]))
         staying.served.wait(lambda: load.errors or len(diary(roots[1])) > before + 100, "load on the other")
         answered = load.end()
+        assert load.errors == []
         asked = [value for root in roots for value in diary(root) if value]
         assert set(asked) == answered
         assert not [line for line in leaving.served.log() if line["level"] == "error"]
-
-
-class Load:
-    """Callers that ask one after the other until told to end; none may see an error."""
-
-    def __init__(self, target: str, callers: int) -> None:
-        self._options = [("grpc.service_config", RETRY), ("grpc.use_local_subchannel_pool", 1)]
-        self._target = target
-        self._over = threading.Event()
-        self._answered: list[float] = []
-        self.errors: list[str] = []
-        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
-        for thread in self._threads:
-            thread.start()
-
-    def _call(self, caller: int) -> None:
-        value = caller * 1e6
-        with grpc.insecure_channel(self._target, options=self._options) as channel:
-            while not self._over.is_set() and not self.errors:
-                value += 1
-                try:
-                    assert ask(channel, 0, value) == [0, value]
-                    self._answered.append(value)
-                except grpc.RpcError as error:
-                    self.errors.append(f"{error.code()} {error.details()}")
-
-    def end(self) -> set[float]:
-        """What was answered."""
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-        assert self.errors == []
-        return set(self._answered)
 
 
 def test_a_taken_port_is_told_at_once(tmp_path: Path) -> None:
