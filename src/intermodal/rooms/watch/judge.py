@@ -4,8 +4,9 @@ Takes the counts of a rollout and the margins of the project, hands on a `Verdic
 
 Rules, in this order:
 1. No healthy endpoint, or half of the last 20 requests or more failed while stable's did not: fail, without statistics.
-2. Errors, slow requests and the absolute limits: evidence beyond the margin fails. Predicted classes: evidence beyond
-   the margin holds for a person, or fails where the project says so.
+2. Errors, slow requests, answers that labels prove wrong, and the absolute limits: evidence beyond the margin fails.
+   Predicted classes, and copied requests answered otherwise: evidence beyond the margin holds for a person, or fails
+   where the project says so.
    None of it is believed where requests were not divided as the weight says: then the comparison is biased, except
    that a canary with less than its share that still looks worse is worse.
 3. All alarms together are wrong in at most `alpha` of the rollouts of a canary within its margins, however often one
@@ -34,8 +35,11 @@ from intermodal.rooms.watch.evidence import (
     rate_e_value,
 )
 
-ERRORS_SHARE, SLOW_SHARE, CLASSES_SHARE, LIMITS_SHARE = 0.3, 0.3, 0.3, 0.1  # of alpha
+ERRORS_SHARE, SLOW_SHARE, CLASSES_SHARE, LIMITS_SHARE = 0.3, 0.3, 0.3, 0.04  # of alpha
+WRONG_SHARE, DISAGREEMENTS_SHARE = 0.04, 0.02
 P99 = 0.01
+WRONG, DISAGREEMENTS = "wrong answers", "disagreements"  # signals that come from beside
+SHIFTS = ("class ", DISAGREEMENTS)  # other predictions, which need not be worse ones
 DIVIDED_RATIO = 1.1  # times the weight's odds; scrapes and requests under way make some difference
 DIVIDED_NEEDED = 1000.0
 
@@ -49,20 +53,23 @@ class Rules(Struct, frozen=True):
     class_shift_fails: bool = False
     max_error_rate: float | None = 0.05
     max_p99_s: float | None = None
+    wrong_ratio: float = 1.5  # of answers that labels prove wrong
+    disagreement: float = 0.05  # share of copied requests that the canary may answer otherwise
     classes: tuple[str, ...] = ()  # chosen before the rollout, from stable; empty: not judged
     alpha: float = 0.01
 
 
-def judge(evidence: Evidence, rules: Rules, *, min_requests: int) -> Verdict:
+def judge(evidence: Evidence, rules: Rules, *, min_requests: int, beside: tuple[Finding, ...] = ()) -> Verdict:
     """Return the verdict on the step that the evidence is at.
 
     Args:
         evidence: all windows of the rollout, `at_step` of the running one.
         rules: margins, limits and classes; the same from the first request to the last.
         min_requests: of the canary in this step, below which nothing passes; at least 1.
+        beside: what labels and copied requests showed (`labels.wrong_answers`, `copies.disagreements`).
     """
     findings = signals(evidence, rules)
-    outcome, reason, hold = _decide(evidence, rules, findings, max(1, min_requests))
+    outcome, reason, hold = _decide(evidence, rules, findings + beside, max(1, min_requests))
     return Verdict(
         outcome=outcome,
         step=evidence.step,
@@ -70,7 +77,7 @@ def judge(evidence: Evidence, rules: Rules, *, min_requests: int) -> Verdict:
         canary_requests=evidence.step_canary,
         stable_requests=evidence.step_stable,
         hold=hold,
-        findings=tuple(_with_bounds(evidence, rules, finding) for finding in findings),
+        findings=tuple(_with_bounds(evidence, rules, finding) for finding in findings) + beside,
     )
 
 
@@ -90,7 +97,7 @@ def _decide(
     more, fewer = _divided(evidence)
     alarms = [finding for finding in findings if finding.alarmed and _believed(finding, more, fewer)]
     for finding in alarms:
-        if not finding.signal.startswith("class ") or rules.class_shift_fails:
+        if not finding.signal.startswith(SHIFTS) or rules.class_shift_fails:
             return Outcome.FAIL, f"beyond the margin, {finding.sentence()}", False
     if alarms:
         return Outcome.INCONCLUSIVE, f"predictions shifted, a person decides: {alarms[0].sentence()}", True
@@ -198,7 +205,7 @@ def _divided(evidence: Evidence) -> tuple[bool, bool]:
 def _believed(finding: Finding, more: bool, fewer: bool) -> bool:
     if finding.signal.startswith("class "):
         return not more and not fewer
-    return not more or finding.signal.startswith(("error limit", "over "))
+    return not more or finding.signal.startswith(("error limit", "over ", DISAGREEMENTS))
 
 
 # --- rule 5: what could have been missed

@@ -60,7 +60,7 @@ class Observer:
         self.setting = setting
         self.choice = choice or Choice()
         self._before: Moment | None = None
-        self._steady_since_s: float | None = None  # since when the traffic is as it is
+        self._steady_since_s = 0.0  # since when the traffic is as it is
         self._warm_since_s: float | None = None  # since when the canary has requests
         self._rest: dict[tuple[str, int], float] = {}
 
@@ -70,9 +70,8 @@ class Observer:
         self.choice = choose(self.choice, looks(now.stable, "live").values())
         traffic = now.traffic
         if traffic is None or now.scrape is None:
-            self._steady_since_s = None
             return None
-        if before is None or before.traffic != traffic or self._steady_since_s is None:
+        if before is None or before.traffic != traffic:
             self._steady_since_s = now.at_s
         weight, mirrored = traffic.percent(self.setting.candidate), traffic.mirror == self.setting.candidate
         if not weight and not mirrored:
@@ -95,7 +94,7 @@ class Observer:
         )
 
     def _excluded(self, before: Moment, now: Moment) -> str:
-        assert before.scrape is not None and now.scrape is not None and self._steady_since_s is not None
+        assert before.scrape is not None and now.scrape is not None
         if before.scrape.gateway != now.scrape.gateway:
             return "the gateway began anew"
         if before.at_s - self._steady_since_s < self.setting.settle_s:

@@ -16,4 +16,6 @@ def rules_of(analysis: Analysis) -> Rules:
         class_shift_fails=analysis.class_shift == "rollback",
         max_error_rate=default.max_error_rate if analysis.max_error_rate is None else analysis.max_error_rate,
         max_p99_s=analysis.max_p99_s,
+        wrong_ratio=analysis.wrong_ratio,
+        disagreement=analysis.disagreement,
     )
