@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from intermodal_server import contract, control
 from intermodal_server.log import Log
 from intermodal_server.options import Options, front_site, read_options
-from intermodal_server.process import become_child
+from intermodal_server.process import become_child, settle
 from intermodal_server.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ class Front:
         golden = self._options.path(contract.GOLDEN_PATH)
         reason = await become_ready(self._service, golden, self._workers, self._log)
         if reason is None:
+            settle()
             control.send(self._end, "ready")
         else:
             self._health.phase, self._health.detail = "failed", reason

@@ -19,7 +19,7 @@ from intermodal_server import contract
 from intermodal_server.control import send
 from intermodal_server.log import Log, in_words
 from intermodal_server.options import read_options
-from intermodal_server.process import become_child
+from intermodal_server.process import become_child, settle
 from intermodal_server.worker.loop import serve_connections
 from intermodal_server.worker.model import LoadError, load_model
 
@@ -80,6 +80,7 @@ def run(arguments: list[str]) -> int:
         send(control, "failed", reason=reason)
         return 1
     log.info("model loaded", model=settings.name, backend=settings.backend, python=sys.version.split()[0])
+    settle()
     if not send(control, "loaded"):
         return 1
     try:
