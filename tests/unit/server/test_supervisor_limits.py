@@ -64,6 +64,12 @@ def test_version_1_limit_and_use_in_a_container_that_sees_the_hosts_path(tmp_pat
     assert group.oom_kills() == 1
 
 
+def test_a_group_below_the_one_that_the_mount_shows(tmp_path: Path) -> None:
+    limits = {"memory/memory.limit_in_bytes": f"{900 * MB}", "memory/inner/memory.limit_in_bytes": f"{200 * MB}"}
+    group = memory_group(v1(tmp_path, limits, "/docker/abc/inner"))
+    assert group is not None and group.limit_bytes == 200 * MB
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_smallest_limit_of_nested_groups_counts(tmp_path: Path, version: int) -> None:
     path, limits = "/pods/pod1/box", {"": 4096, "pods": 1024, "pods/pod1": 300, "pods/pod1/box": 700}

@@ -341,6 +341,7 @@ def test_no_more_connections_than_so_many(door: Door) -> None:
     for _ in range(20):
         door.turn()
     assert door.stand_in.held == MAX_CONNECTIONS
+    assert door.listener not in door.selector.get_map(), "it would be woken again and again"
     door.stand_in.hand_over(lambda _: True)
     for _ in range(3):
         door.turn()

@@ -49,6 +49,26 @@ def _kill_the_front_under_load(server: Served) -> None:
     assert replies == [200] * 4
 
 
+def test_a_new_front_takes_no_requests_before_its_golden_cases_are_replayed(tmp_path: Path) -> None:
+    slow = (
+        "import time\nclass Model:\n    def predict(self, x):\n"
+        "        time.sleep(0.7)\n        return {'y': [2.0 * v for v in x]}\n"
+    )
+    request = infer_body([1])
+    response = {"outputs": [{"name": "y", "datatype": "FP64", "shape": [1], "data": [2.0]}]}
+    golden = {
+        "format": 1,
+        "recorded_in": "training",
+        "environment": {},
+        "cases": [{"name": "one", "request": request, "response": response}],
+    }
+    root = write_root(tmp_path, echo_settings(predictor="model:Model"), app={"model.py": slow}, golden=golden)
+    with serve(root) as server:
+        os.kill(server.children("front")[0], signal.SIGKILL)
+        statuses = [server.infer([3]).status for _ in range(2)]
+        assert statuses == [200, 200]
+
+
 def test_a_front_that_does_not_answer_is_said_and_may_come_back(tmp_path: Path) -> None:
     with serve(echo_root(tmp_path), hang_s=60) as server:
         (front,) = server.children("front")
@@ -94,6 +114,7 @@ def test_a_model_that_keeps_dying_opens_the_circuit_and_good_answers_close_it(tm
         server.wait_ready()  # half open: a model is there again
         assert server.infer([1]).status == 500  # it dies again, and the pause doubles
         server.wait(lambda: "keeps dying" in str(server.ready().json), "the circuit to open again")
+        _nobody_starts_while_it_is_open(server)
         pauses = [line["pause_s"] for line in server.log() if line["message"] == "the circuit is open"]
         assert pauses == [1.0, 2.0]
         cure.touch()
@@ -101,6 +122,14 @@ def test_a_model_that_keeps_dying_opens_the_circuit_and_good_answers_close_it(tm
         for _ in range(5):
             assert server.infer([1]).json["outputs"][0]["data"] == [2.0]
         server.wait(lambda: "the circuit is closed" in messages(server), "the circuit to close")
+
+
+def _nobody_starts_while_it_is_open(server: Served) -> None:
+    state = ""
+    for message in messages(server):
+        if message.startswith("the circuit is "):
+            state = message.rpartition(" ")[2]
+        assert not (state == "open" and message.startswith("worker-") and message.endswith(" starts"))
 
 
 FORKS = """
