@@ -128,7 +128,7 @@ def _nobody_starts_while_it_is_open(server: Served) -> None:
     state = ""
     for message in messages(server):
         if message.startswith("the circuit is "):
-            state = message.rpartition(" ")[2]
+            state = message[len("the circuit is ") :]
         assert not (state == "open" and message.startswith("worker-") and message.endswith(" starts"))
 
 
