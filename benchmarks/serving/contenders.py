@@ -92,6 +92,7 @@ def _ours(kind: str, port: int, folder: Path) -> Sequence[str | Path]:
     return [python(), "-I", "-S", code]
 
 
+BARE = "FastAPI, unchecked"  # shown, but no peer: it does not look at what it is sent
 _BATCH = {"MLSERVER_MODEL_MAX_BATCH_SIZE": "64", "MLSERVER_MODEL_MAX_BATCH_TIME": "0.005"}
 _V2 = {"path": "/v2/models/bench/infer", "health": "/v2/health/live", "v2": True, "read": _v2}
 _PLAIN: Callable[[Any], Any] = lambda document: document  # noqa: E731
@@ -103,6 +104,7 @@ CONTENDERS = {
         Contender("FastAPI", _fastapi("plain")),
         Contender("FastAPI, tuned", _fastapi("tuned")),
         Contender("FastAPI, tuned, 2 processes", _fastapi("tuned", "--workers", "2")),
+        Contender(BARE, _fastapi("bare")),
         Contender("BentoML", _bentoml("plain"), health="/livez", read=_PLAIN),
         Contender("BentoML, batching", _bentoml("tuned"), health="/livez", read=_PLAIN),
         Contender("LitServe", _litserve),

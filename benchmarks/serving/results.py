@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from benchmarks.serving.contenders import BARE
 from benchmarks.serving.extras import Idle
 from benchmarks.serving.load import Point
 from benchmarks.serving.tree import Memory
@@ -50,8 +51,8 @@ class Results:
         return self.cells.setdefault(name, {}).setdefault(kind, Cell())
 
     def peers(self, kind: str) -> dict[str, Cell]:
-        """All but ours."""
-        return {name: cells[kind] for name, cells in self.cells.items() if name != "ours" and kind in cells}
+        """All but ours that do the same job."""
+        return {name: cells[kind] for name, cells in self.cells.items() if name not in ("ours", BARE) and kind in cells}
 
     def best(self, kind: str, rows: int, connections: int) -> tuple[str, Cell] | None:
         """The peer with most requests a second at one point."""

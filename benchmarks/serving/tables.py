@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import table
+from benchmarks.serving.contenders import BARE
 from benchmarks.serving.kitchen import KINDS
 from benchmarks.serving.results import POINTS, Cell, Results
 
@@ -106,6 +107,9 @@ def _network(results: Results, ours: Cell) -> Iterator[Verdict]:
         assert best is not None
         limit = best[1].of("p50_ms", 1, c)
         yield _below(f"- p99, against p50 of {best[0]}", ours.of("p99_ms", 1, c), limit, "ms")
+        if BARE in results.cells:
+            bare = results.cells[BARE]["mlp"].of("rate", 1, c)
+            yield (f"- against {BARE}", f"{ours.of('rate', 1, c) / bare:.1f}x ({_rate(bare)})", "", "")
     if "FastAPI" in peers:
         times = ours.of("rate", 1, 1) / peers["FastAPI"].of("rate", 1, 1)
         yield ("network, 1 row, c=1: requests/s", f"{times:.2f}x FastAPI", "1x", _verdict(1 / times))
