@@ -23,6 +23,7 @@ from intermodal.rooms.deploy.verdict import Verdict
 if TYPE_CHECKING:
     from intermodal.oci.layout import Store
     from intermodal.rooms.deploy.target import Seen, Target
+    from intermodal.rooms.watch.copies import Compared
 
 
 class Deployment(Struct, frozen=True):
@@ -37,6 +38,7 @@ class Deployment(Struct, frozen=True):
     watched_by: str = ""  # "" when nobody watches
     seen: Mapping[int, Seen] | None = None  # None: not looked at
     shares: tuple[tuple[int, int], ...] = ()  # what the gateway confirms
+    compared: Compared | None = None  # of copies, where there were any
     nothing_to_do: bool = False
 
     @property
@@ -53,6 +55,7 @@ class Deployment(Struct, frozen=True):
 def status_of(state: StateFile, model: Model, host: Host, *, look: bool = True) -> Deployment:
     """How a model stands; with `look` the target is asked, too."""
     from intermodal.rooms.deploy.writer import who_writes
+    from intermodal.rooms.watch.beside import compared_in
 
     stored, revisions = state.rollout(model), state.revisions(model)
     target = target_of(model.target, model.name, model.exposure, pipeline.open_store(host), host, SILENT)
@@ -67,6 +70,7 @@ def status_of(state: StateFile, model: Model, host: Host, *, look: bool = True) 
         watched_by=who_writes(state.path, model.target, model.name),
         seen=target.seen([one.number for one in revisions]) if look else None,
         shares=traffic.weights if traffic is not None else (),
+        compared=compared_in(state, stored) if stored is not None else None,
     )
 
 

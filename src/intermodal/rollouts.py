@@ -261,6 +261,7 @@ def _begin(
 
 def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored:
     """Watch a rollout until it is over."""
+    from intermodal.rooms.watch.beside import Beside
     from intermodal.rooms.watch.loop import Watcher
     from intermodal.rooms.watch.memory import read_memory
     from intermodal.rooms.watch.notify import Notifier
@@ -269,10 +270,17 @@ def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored
     store, model = pipeline.open_store(host), writer.model
     target = target_of(model.target, model.name, model.exposure, store, host, events)
     replays = LiveReplays(target, model.exposure, lambda revision: _metadata(revision, store, host, events))
+
+    def tolerance() -> tuple[float | None, float | None]:
+        candidate = writer.state.revision(model, stored.rollout.candidate)
+        found = _metadata(candidate, store, host, events).settings.tolerance
+        return found.rtol, found.atol
+
     notify = read_memory(stored).notify
     notifier = Notifier(notify.webhook or "", notify.command or "", host=host, events=events)
     try:
-        watcher = Watcher(writer, stored, target, replays, tell=notifier.tell, events=events)
+        beside = Beside(writer, stored, target, tolerance)
+        watcher = Watcher(writer, stored, target, replays, beside=beside, tell=notifier.tell, events=events)
         watcher.run()
         return watcher.stored
     finally:

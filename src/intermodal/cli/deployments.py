@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from intermodal.cli.beside import copies_document, copies_rows
 from intermodal.cli.output import Output, table
 from intermodal.cli.session import Session
 
 if TYPE_CHECKING:
     from intermodal.deployed import Deployment
     from intermodal.rooms.deploy.verdict import Verdict
+
 
 _LIVE = ("candidate", "stable")
 
@@ -57,6 +59,7 @@ def document(found: Deployment) -> dict[str, object]:
             "reason": rollout.reason,
             "verdicts": [verdict_document(at_s, verdict) for at_s, verdict in found.verdicts],
         },
+        "copies": None if found.compared is None else copies_document(found.compared),
         "watched_by": found.watched_by or None,
         "nothing_to_do": found.nothing_to_do,
     }
@@ -107,6 +110,8 @@ def text(found: Deployment, *, verdict: bool = True) -> str:
         rows.append(("" if index else "revisions", ", ".join(words)))
     if verdict and found.verdicts and found.running:
         rows += [("" if index else "verdict", line) for index, line in enumerate(found.verdicts[-1][1].explain())]
+    if found.compared is not None and found.running:
+        rows += copies_rows(found.compared)
     rows += [("next", line) for line in _next(found)]
     return table(rows)
 

@@ -154,6 +154,8 @@ class Analysis(Table, frozen=True):
     errors_ratio: float = 1.5
     slow_ratio: float = 1.5
     class_ratio: float = 1.5
+    wrong_ratio: float = 1.5  # of answers that `intermodal feedback` proves wrong
+    disagreement: Annotated[float, Meta(gt=0, lt=1, description="a share between 0 and 1")] = 0.05  # of copied requests
     class_shift: Literal["hold", "rollback"] = "hold"
     max_error_rate: float | None = None
     max_p99_s: float | None = None
@@ -199,6 +201,7 @@ class Deploy(Table, frozen=True):
     replicas: PositiveInt = 1
     steps: tuple[Step, ...] = ()
     bake: Duration = "30m"
+    ring: Annotated[int, Meta(ge=0, le=100_000)] = 1000  # last predictions that a server keeps by request id; 0: none
     max_hold: Duration | None = None  # what is held for a shift is rolled back after so long; else it waits
     analysis: Analysis = Analysis()
     resources: Resources = Resources()

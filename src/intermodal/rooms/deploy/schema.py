@@ -83,6 +83,41 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT""",
         "INSERT INTO clock VALUES (1, 0.0, 0, '')",
     ),
+    (
+        """CREATE TABLE predictions (
+            id INTEGER PRIMARY KEY,
+            model_id INTEGER NOT NULL REFERENCES models (id),
+            request_id TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            rollout_id INTEGER,
+            weight_percent REAL,
+            copied INTEGER NOT NULL CHECK (copied IN (0, 1)),
+            outputs TEXT NOT NULL,
+            UNIQUE (model_id, request_id, revision)
+        ) STRICT""",
+        """CREATE TABLE labels (
+            id INTEGER PRIMARY KEY,
+            model_id INTEGER NOT NULL REFERENCES models (id),
+            request_id TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            rollout_id INTEGER,
+            weight_percent REAL,
+            copied INTEGER NOT NULL CHECK (copied IN (0, 1)),
+            correct INTEGER NOT NULL CHECK (correct IN (0, 1)),
+            UNIQUE (model_id, request_id, revision)
+        ) STRICT""",
+        "CREATE INDEX labels_of ON labels (rollout_id)",
+        """CREATE TABLE compared (
+            rollout_id INTEGER PRIMARY KEY REFERENCES rollouts (id),
+            document TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE drift (
+            model_id INTEGER NOT NULL REFERENCES models (id),
+            revision INTEGER NOT NULL,
+            document TEXT NOT NULL,
+            PRIMARY KEY (model_id, revision)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

@@ -22,6 +22,8 @@ from msgspec import Struct
 
 from intermodal.rooms.deploy.revision import Revision
 
+RING_PAGE = 1000  # the most that a server tells at once
+
 
 class Seen(Struct, frozen=True):
     """What is there of a revision."""
@@ -66,6 +68,18 @@ class ReplicaReport(Struct, frozen=True):
 
     replica: str  # names the process, so that a restarted one is another
     sketches: Mapping[str, Any]  # `/sketches`: requests, their durations and predictions, by traffic
+
+
+class RingPage(Struct, frozen=True):
+    """A replica's last predictions by request id, as its `/predictions` tells them."""
+
+    place: str  # names the replica, whichever process it is now
+    document: Mapping[str, Any]
+
+
+def ring_path(after: Mapping[str, int], place: str) -> str:
+    """Where a replica tells its predictions beyond what is known of that place."""
+    return f"/predictions?after={after.get(place, 0)}&limit={RING_PAGE}"
 
 
 class Target(Protocol):
@@ -120,6 +134,13 @@ class Target(Protocol):
 
     def reports(self, revision: int) -> tuple[ReplicaReport, ...]:
         """What the replicas say of themselves; those that do not answer are left out."""
+        ...
+
+    def predictions(self, revision: int, after: Mapping[str, int]) -> tuple[RingPage, ...]:
+        """What the replicas predicted last, beyond a number of each place (0 where none is given).
+
+        Replicas that keep no ring, or do not answer, are left out.
+        """
         ...
 
     def connect(self, timeout_s: float) -> HTTPConnection:

@@ -14,6 +14,7 @@ from intermodal.project.schema import Analysis, Deploy, Notify, Secret
 from intermodal.project.schema import Step as StepTable
 from intermodal.rooms.deploy.revision import Exposure, Settings
 from intermodal.rooms.deploy.rollout import Plan, Step, make_plan
+from intermodal_server.contract import ENV_RING
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _FIRST_BAKE_S = 2.0
@@ -112,7 +113,7 @@ def wish_of(
     settings = Settings(
         replicas=overrides.replicas or deploy.replicas,
         mode=mode,
-        environment=tuple(sorted(overrides.environment.items())),
+        environment=tuple(sorted({**_ring(deploy.ring), **overrides.environment}.items())),
         cpu=deploy.resources.cpu or "",
         memory=deploy.resources.memory or "",
         gpu=deploy.resources.gpu,
@@ -131,6 +132,11 @@ def wish_of(
         notify=deploy.notify,
         notices=notices,
     )
+
+
+def _ring(most: int) -> dict[str, str]:
+    """The variable by which a server keeps its last predictions, so that those of two revisions can be compared."""
+    return {ENV_RING: str(most)} if most else {}
 
 
 def _step(table: StepTable) -> Step:

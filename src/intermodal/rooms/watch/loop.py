@@ -30,6 +30,7 @@ from intermodal.rooms.deploy.state import Stored
 from intermodal.rooms.deploy.target import Seen, Target, Traffic
 from intermodal.rooms.deploy.verdict import Outcome, Verdict
 from intermodal.rooms.deploy.writer import Writer
+from intermodal.rooms.watch.beside import Beside
 from intermodal.rooms.watch.judge import judge
 from intermodal.rooms.watch.memory import read_memory
 from intermodal.rooms.watch.observe import Moment, Observer, Setting
@@ -63,6 +64,7 @@ class Watcher:
         stored: the rollout as it is kept; its memory says the rules.
         target: where it runs.
         replays: of golden cases.
+        beside: gathers predictions, for copies and labels.
         tell: is given a document for each change of phase, step or hold.
         events: for people.
     """
@@ -74,11 +76,12 @@ class Watcher:
         target: Target,
         replays: Replays,
         *,
+        beside: Beside | None = None,
         tell: Callable[[Mapping[str, Any]], None] = lambda _: None,
         events: Events = SILENT,
     ) -> None:
         self.stored = stored
-        self._writer, self._target, self._replays = writer, target, replays
+        self._writer, self._target, self._replays, self._beside = writer, target, replays, beside
         self._tell, self._events = tell, events
         memory = self._memory = read_memory(stored)
         rollout = stored.rollout
@@ -160,7 +163,10 @@ class Watcher:
             return None
         steps = rollout.plan.steps
         needed = steps[rollout.step].min_requests if rollout.step < len(steps) else 1
-        verdict = judge(self._evidence.at_step(rollout.step), self._rules, min_requests=max(1, needed))
+        more = self._beside.findings(self._rules) if self._beside is not None else ()
+        verdict = judge(self._evidence.at_step(rollout.step), self._rules, min_requests=max(1, needed), beside=more)
+        if self._beside is not None:
+            verdict = self._beside.enough(rollout, verdict)
         if rollout.stable is None and verdict.outcome is Outcome.INCONCLUSIVE and self._golden_now(rollout):
             reason = "the first revision: nothing to compare with; its golden cases pass on the live endpoint"
             verdict = replace(verdict, outcome=Outcome.PASS, reason=reason)
@@ -185,6 +191,8 @@ class Watcher:
             self._target.reports(rollout.stable) if rollout.stable is not None else (),
             self._target.reports(rollout.candidate) if rollout.phase in _JUDGED else (),
         )
+        if self._beside is not None:
+            self._beside.look(rollout, traffic, now_s)
         window = self._observer.window(moment)
         self._rules = replace(self._rules, classes=self._observer.choice.classes)
         if window is not None and rollout.phase in _JUDGED:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstrea
 from intermodal.rooms.deploy.envoy.render import BOOTSTRAP, bootstrap, pipe
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.secrets import resolve_secrets
-from intermodal.rooms.deploy.target import ReplicaReport, Scrape, Seen, Traffic
+from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.kept import replace_file
 from intermodal.rooms.deploy.targets.last_words import reason_in
@@ -335,16 +335,28 @@ class DockerTarget:
 
     def reports(self, revision: int) -> tuple[ReplicaReport, ...]:
         """What the servers say on their metrics ports."""
+        told = self._told(revision, lambda _: "/sketches")
+        return tuple(ReplicaReport(f"{place}-{document.get('instance')}", document) for place, document in told)
+
+    def predictions(self, revision: int, after: Mapping[str, int]) -> tuple[RingPage, ...]:
+        """What the servers predicted last."""
+        told = self._told(revision, lambda place: ring_path(after, place))
+        return tuple(RingPage(place, document) for place, document in told)
+
+    def _told(self, revision: int, path: Callable[[str], str]) -> list[tuple[str, dict[str, Any]]]:
+        """What each replica answers to a path on its metrics port, with the container's short id."""
         found = []
         for one in self._machine.containers(model=self.model, revision=str(revision)):
+            place = one.id[:12]
             try:
-                status, body = self._machine.agent().get((one.labels[bodies.ADDRESS], bodies.METRICS_PORT), "/sketches")
+                where = (one.labels[bodies.ADDRESS], bodies.METRICS_PORT)
+                status, body = self._machine.agent().get(where, path(place))
                 document = json.loads(body)
             except (OSError, ValueError, RecursionError, EngineError):
                 continue
             if status == 200 and isinstance(document, dict):
-                found.append(ReplicaReport(f"{one.id[:12]}-{document.get('instance')}", document))
-        return tuple(found)
+                found.append((place, document))
+        return found
 
     def connect(self, timeout_s: float) -> HTTPConnection:
         """A connection to the gateway's port."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,12 @@ from intermodal.rooms.deploy.envoy import admin, gateway
 from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream
 from intermodal.rooms.deploy.envoy.program import envoy
 from intermodal.rooms.deploy.revision import Exposure, Revision
-from intermodal.rooms.deploy.target import ReplicaReport, Scrape, Seen, Traffic
+from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets.kept import Kept, replace_file
 from intermodal.rooms.deploy.targets.ports import check_port
 
 _ANSWER_BYTES = 32 << 20
-_ENDS_TOLD = 3
+_ENDS_TOLD = 2
 _GRACE_S = 45.0
 _KEPT_FOLDERS = 10
 ENV_MODE = "INTERMODAL_MODE"
@@ -218,17 +218,27 @@ class SandboxTarget:
 
     def reports(self, revision: int) -> tuple[ReplicaReport, ...]:
         """What the servers say on their metrics sockets, which lie in folders that a container writes in."""
+        told = self._told(revision, lambda _: "/sketches")
+        return tuple(ReplicaReport(f"{place}-{document.get('instance')}", document) for place, document in told)
+
+    def predictions(self, revision: int, after: Mapping[str, int]) -> tuple[RingPage, ...]:
+        """What the servers predicted last."""
+        told = self._told(revision, lambda place: ring_path(after, place))
+        return tuple(RingPage(place, document) for place, document in told)
+
+    def _told(self, revision: int, path: Callable[[str], str]) -> list[tuple[str, dict[str, Any]]]:
+        """What each replica answers to a path on its metrics socket, with the replica's name."""
         found = []
         for one in self._replicas(revision):
-            place = Endpoint(socket=Path(str(one.status.get("metrics", "/nowhere"))))
+            socket = Endpoint(socket=Path(str(one.status.get("metrics", "/nowhere"))))
             try:
-                code, body = get(place, "/sketches", limit=_ANSWER_BYTES)
+                code, body = get(socket, path(one.folder.name), limit=_ANSWER_BYTES)
                 document = json.loads(body)
             except (OSError, HTTPException, ValueError, RecursionError):
                 continue
             if code == 200 and isinstance(document, dict):
-                found.append(ReplicaReport(f"{one.folder.name}-{document.get('instance')}", document))
-        return tuple(found)
+                found.append((one.folder.name, document))
+        return found
 
     def connect(self, timeout_s: float) -> HTTPConnection:
         """A connection to the gateway's port."""
