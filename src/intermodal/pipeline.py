@@ -190,16 +190,16 @@ def record(
 def run(
     reference: str, *, host: Host, events: Events = SILENT, engine: str = "sandbox", port: int = 8080, **more: Any
 ) -> int:
-    """Serve an image, or the project at an existing path, on loopback until interrupted; its exit status.
-
-    `more` is handed on to `engine.run.serve`.
-    """
+    """The exit status of serving an image, or the project at a path, on loopback; `more` is for `engine.run.serve`."""
     from intermodal.engine import get_engine
     from intermodal.engine.run import serve
+    from intermodal.rooms.check import find_report
 
     store = open_store(host)
     digest = manifest_of(reference, store, host, events)
-    return serve(digest, engine=get_engine(engine, store, host), port=port, events=events, **more)
+    runner = get_engine(engine, store, host)
+    checked = find_report(digest, store=store, engine=runner)
+    return serve(digest, engine=runner, port=port, events=events, mode=checked.mode if checked else "", **more)
 
 
 def load_into(reference: str, into: str, *, host: Host, events: Events = SILENT, name: str | None = None) -> LoadReport:

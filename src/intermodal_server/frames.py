@@ -1,108 +1,124 @@
-"""Frames between front and worker: a length, a JSON header, then the raw bytes of its tensors.
+"""Frames between front and worker: two lengths, a JSON header, then the raw bytes of its tensors.
 
-    u32 little-endian length of the header | header (JSON, UTF-8) | bytes of tensor 1 | bytes of tensor 2 | …
+    u32 length of the header | u32 length of the bytes | header (JSON, UTF-8) | bytes of the tensors, one by one
 
-Takes a header and tensors, hands on bytes, and back. The header's `tensors` lists name, datatype, shape and size of
-what follows. One request is answered before the next is sent, so there is nothing to correlate but `id`.
+Takes a header and tensors, hands on bytes, and back. The header's `tensors` lists name, datatype, shape, size, and
+where the data is: -1 for the bytes that follow, else its place in a `Slab`. One request is answered before the next
+is sent, so there is nothing to correlate and the slabs are free for it.
+
+The first frame of the front brings the descriptors of two slabs, `slabs: 2`: one for requests, one for answers; a
+frame with `slabs: 1` brings another one for requests, because the model has kept a view of the old one.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, Optional
 
 from intermodal_server.contract import DATATYPES
-from intermodal_server.tensors import Buffer, Tensor
+from intermodal_server.slab import Slab, aligned
+from intermodal_server.tensors import Buffer
 
 MAX_HEADER_BYTES = 16 << 20
-MAX_TENSOR_BYTES = 8 << 30
-_LENGTH = struct.Struct("<I")
+MAX_BYTES = (1 << 32) - 1
+SLAB_LEAST_BYTES = 32 << 10  # from here on a slab is cheaper than the socket
+PREFIX = struct.Struct("<II")
 
-TensorSlot = tuple[str, str, tuple[int, ...], int]  # name, datatype, shape, size in bytes
+# name, datatype, shape and data in one or several pieces
+Outgoing = tuple[str, str, Sequence[int], Sequence[Buffer]]
+TensorSlot = tuple[str, str, tuple[int, ...], int, int]  # name, datatype, shape, size in bytes, place or -1
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class FrameError(ValueError):
     """The other side does not keep to the frame format; the connection is of no more use."""
 
 
-def pack(header: dict[str, Any], tensors: Sequence[Tensor] = ()) -> list[Buffer]:
-    """The buffers of one frame, to be written one after the other."""
-    slots = [[t.name, t.datatype, list(t.shape), len(t.data)] for t in tensors]
-    text = json.dumps({**header, "tensors": slots}, separators=(",", ":")).encode()
-    return [_LENGTH.pack(len(text)) + text, *(t.data for t in tensors)]
+def _dumps(document: Any) -> bytes:
+    return _encode(document).encode()
 
 
-def header_length(prefix: bytes) -> int:
-    """How long the header is that follows these four bytes.
+def place(tensors: Iterable[Outgoing], slab: Optional[Slab]) -> tuple[list[Any], list[Buffer]]:
+    """What the header says of `tensors`, and the data that must follow it; large ones are in `slab` afterwards.
+
+    Raises:
+        SlabError: no room in the slab.
+    """
+    slots: list[Any] = []
+    inline: list[Buffer] = []
+    large: list[tuple[int, Sequence[Buffer]]] = []
+    shared = 0
+    for name, datatype, shape, parts in tensors:
+        size = sum([len(part) for part in parts])
+        if slab is not None and size >= SLAB_LEAST_BYTES:
+            slots.append((name, datatype, shape, size, shared))
+            large.append((shared, parts))
+            shared = aligned(shared + size)
+        else:
+            slots.append((name, datatype, shape, size, -1))
+            inline.extend(parts)
+    if slab is not None and large:
+        slab.reserve(shared)
+        for begin, parts in large:
+            _fill(slab, begin, parts)
+    return slots, inline
+
+
+def pack(
+    header: dict[str, Any], slots: list[Any], inline: Sequence[Buffer], dumps: Callable[[Any], bytes] = _dumps
+) -> list[Buffer]:
+    """The buffers of one frame, to be written one after the other.
+
+    Raises:
+        FrameError: too large for a frame.
+    """
+    header["tensors"] = slots
+    text = dumps(header)
+    size = sum([len(part) for part in inline])
+    if size > MAX_BYTES or len(text) > MAX_HEADER_BYTES:
+        raise FrameError(f"a frame of {size} bytes with a header of {len(text)}")
+    return [PREFIX.pack(len(text), size) + text, *inline]
+
+
+def _fill(slab: Slab, begin: int, parts: Sequence[Buffer]) -> None:
+    for part in parts:
+        with slab.view(begin, len(part)) as view:
+            view[:] = part
+        begin += len(part)
+
+
+def lengths(prefix: Buffer) -> tuple[int, int]:
+    """How long header and bytes are that follow this prefix.
 
     Raises:
         FrameError: longer than any header may be.
     """
-    length: int = _LENGTH.unpack(prefix)[0]
-    if not 2 <= length <= MAX_HEADER_BYTES:
-        raise FrameError(f"frame header of {length} bytes")
-    return length
+    header, inline = PREFIX.unpack_from(prefix)
+    if not 2 <= header <= MAX_HEADER_BYTES:
+        raise FrameError(f"frame header of {header} bytes")
+    return int(header), int(inline)
 
 
-def parse_header(text: Buffer) -> tuple[dict[str, Any], list[TensorSlot]]:
-    """The header, and what tensors follow it.
+def parse_header(text: Buffer, loads: Callable[[Any], Any] = json.loads) -> tuple[dict[str, Any], list[TensorSlot]]:
+    """The header, and where its tensors are.
 
     Raises:
         FrameError: not a header.
     """
     try:
-        header = json.loads(bytes(text))
+        header = loads(text)
         slots: list[TensorSlot] = []
-        for name, datatype, shape, size in header.pop("tensors"):
-            if datatype not in DATATYPES or type(size) is not int or not 0 <= size <= MAX_TENSOR_BYTES:
-                raise FrameError(f"frame with a tensor of {size!r} bytes and type {datatype!r}")
-            slots.append((str(name), datatype, tuple(int(length) for length in shape), size))
+        for name, datatype, shape, size, place in header.pop("tensors"):
+            if type(size) is not int or type(place) is not int or size < 0:
+                raise FrameError(f"frame with a tensor of {size!r} bytes at {place!r}")
+            if datatype not in DATATYPES or [n for n in shape if type(n) is not int or n < 0]:
+                raise FrameError(f"frame with a tensor of type {datatype!r} and shape {shape!r}")
+            slots.append((str(name), datatype, tuple(shape), size, place))
         return header, slots
+    except FrameError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FrameError(f"not a frame header: {error}") from error
-
-
-def _receive_exactly(connection: socket.socket, size: int) -> bytearray | None:
-    data = bytearray(size)
-    view, filled = memoryview(data), 0
-    while filled < size:
-        count = connection.recv_into(view[filled:])
-        if count == 0:
-            return None
-        filled += count
-    return data
-
-
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[Tensor]] | None:
-    """The next frame of a blocking socket, or None when the other side has closed it.
-
-    Raises:
-        FrameError: not a frame.
-    """
-    prefix = _receive_exactly(connection, _LENGTH.size)
-    if prefix is None:
-        return None
-    text = _receive_exactly(connection, header_length(bytes(prefix)))
-    if text is None:
-        return None
-    header, slots = parse_header(text)
-    tensors = []
-    for name, datatype, shape, size in slots:
-        data = _receive_exactly(connection, size)
-        if data is None:
-            return None
-        tensors.append(Tensor(name, datatype, shape, data))
-    return header, tensors
-
-
-def send(connection: socket.socket, header: dict[str, Any], tensors: Sequence[Tensor] = ()) -> None:
-    """Write one frame to a blocking socket."""
-    buffers = pack(header, tensors)
-    if sum(len(buffer) for buffer in buffers) <= 1 << 16:
-        connection.sendall(b"".join(buffers))  # one system call wakes the reader once
-        return
-    for buffer in buffers:
-        connection.sendall(buffer)

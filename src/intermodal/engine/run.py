@@ -14,7 +14,7 @@ from intermodal.errors import EngineError
 from intermodal.events import Events
 from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
-from intermodal_server.contract import ENV_API_KEYS
+from intermodal_server.contract import ENV_API_KEYS, ENV_MODE
 
 _POLL_S = 0.1
 _GRACE_S = 40.0  # longer than any sensible drain_s plus one request
@@ -35,6 +35,7 @@ def serve(
     events: Events,
     api_keys: str = "",
     grpc_port: int | None = None,
+    mode: str = "",
 ) -> int:
     """The exit status of serving `image` on 127.0.0.1:`port` until interrupted: 0 after an orderly end.
 
@@ -47,6 +48,7 @@ def serve(
         events: told the address once the server is ready.
         api_keys: whose keys the server takes, as INTERMODAL_API_KEYS says it; "": as the image says.
         grpc_port: the same for gRPC; None leaves it closed.
+        mode: where the model runs, as an earlier check measured; "": as the image says.
 
     Raises:
         PortTakenError: somebody listens on `port` or `grpc_port`.
@@ -54,7 +56,8 @@ def serve(
         EngineError: the container could not start, or ended by itself.
     """
     digest = image if isinstance(image, Digest) else image.manifests[0].digest
-    environment = {ENV_API_KEYS: api_keys} if api_keys else {}
+    given = {ENV_API_KEYS: api_keys, ENV_MODE: mode}
+    environment = {name: value for name, value in given.items() if value}
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         wanted = RunRequest(digest, environment, port=port, grpc_port=grpc_port, events=events)

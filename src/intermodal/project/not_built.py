@@ -33,7 +33,7 @@ def refuse(settings: ProjectFile, file_name: str) -> None:
 
 
 def _changes_the_image(settings: ProjectFile) -> Iterator[tuple[str, str]]:
-    environment, serve = settings.environment, settings.serve
+    environment = settings.environment
     if settings.models:
         yield "[[models]]", "ship one [model] an image"
     if settings.pipeline is not None:
@@ -44,8 +44,6 @@ def _changes_the_image(settings: ProjectFile) -> Iterator[tuple[str, str]]:
         yield f'[environment] accelerator = "{environment.accelerator}"', 'take accelerator = "cpu"'
     if environment.compression != "gzip":
         yield f'[environment] compression = "{environment.compression}"', 'take compression = "gzip"'
-    if serve.mode not in ("auto", "workers"):
-        yield f'[serve] mode = "{serve.mode}"', 'take mode = "auto" or "workers"'
     if settings.sign.encrypt is not None:
         yield "[sign] encrypt", "leave it out; the model files would enter the image as they are"
 

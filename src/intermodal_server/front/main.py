@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from intermodal_server import contract, control
@@ -37,6 +38,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--pulse", type=int, required=True, help="descriptor of the page that counts good answers")
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--mode", required=True, help="auto, inline, thread or workers: how this front begins")
     parser.add_argument("--listen", required=True)
     parser.add_argument("--hold", action="store_true", help="take connections only when ready")
     given = parser.parse_args(arguments)
@@ -46,7 +48,9 @@ def run(arguments: list[str]) -> int:
     if site:
         sys.path.insert(0, site)
     log = Log("front", given.log)
-    front = Front(options, options.settings(), given, log)
+    settings = options.settings()
+    settings = replace(settings, serve=replace(settings.serve, mode=given.mode))
+    front = Front(options, settings, given, log)
     listeners = [socket.socket(fileno=int(number)) for number in given.listen.split(",")]
     try:
         import uvloop
@@ -71,6 +75,7 @@ class Front:
         self._end = socket.socket(fileno=given.control)
         self._pulse = Pulse(given.pulse)
         self._workers = given.workers
+        self._threads = given.threads
         self._hold = given.hold
         self._log = log
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -78,7 +83,7 @@ class Front:
     async def serve(self, listeners: list[socket.socket]) -> None:
         """Run the HTTP server until a drain is complete."""
         from intermodal_server.front.app import App
-        from intermodal_server.front.execute.workers import Dispatcher
+        from intermodal_server.front.execute.execution import Execution
         from intermodal_server.front.grpc.setup import make_grpc
         from intermodal_server.front.guard.setup import make_guards
         from intermodal_server.front.health import Health
@@ -87,12 +92,10 @@ class Front:
         from intermodal_server.front.service import Service
 
         self._health = Health()
-        self._dispatcher = Dispatcher(
-            timeout_s=self._settings.serve.timeout_s, replace=self._ask_to_replace, log=self._log
-        )
+        self._execution = Execution(self._options, self._settings, self._threads, self._tell, self._log)
         self._service = Service(
             self._settings,
-            self._dispatcher,
+            self._execution,
             self._health,
             slow_body_s=self._options.slow_body_s,
             log=self._log,
@@ -165,6 +168,7 @@ class Front:
 
         if not self._hold:
             await self._grpc.start()
+        self._spawn(self._execution.start())
         golden = self._options.path(contract.GOLDEN_PATH)
         reason = await become_ready(self._service, golden, self._workers, self._log)
         if reason is None:
@@ -188,10 +192,12 @@ class Front:
     def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
         kind = message.get("kind")
         if kind == "worker" and descriptors:
-            self._spawn(self._add_worker(int(message["worker"]), int(message["pid"]), descriptors[0]))
+            number, pid = int(message["worker"]), int(message["pid"])
+            if self._execution.worker_came(number, pid, descriptors[0], message.get("measured")):
+                self._instruments.worker_came(number, pid)
         elif kind == "gone":
-            self._dispatcher.remove(int(message["worker"]))
-            self._instruments.worker_gone(int(message["pid"]), str(message["reason"]), str(message["why"]))
+            if self._execution.worker_gone(int(message["pid"])):
+                self._instruments.worker_gone(int(message["pid"]), str(message["reason"]), str(message["why"]))
         elif kind == "leave":
             self._spawn(self._leave() if "pid" not in message else self._let_leave(int(message["pid"])))
         elif kind == "adopt" and descriptors:
@@ -203,14 +209,8 @@ class Front:
         elif kind == "drain" and not self._health.draining:
             self._spawn(self._drain())
 
-    async def _add_worker(self, number: int, pid: int, descriptor: int) -> None:
-        from intermodal_server.front.execute.link import WorkerLink
-
-        self._dispatcher.add(await WorkerLink.open(number, pid, descriptor))
-        self._instruments.worker_came(number, pid)
-
-    def _ask_to_replace(self, pid: int, reason: str) -> None:
-        control.send(self._end, "kill", pid=pid, reason=reason)
+    def _tell(self, kind: str, **fields: Any) -> None:
+        control.send(self._end, kind, **fields)
 
     def _on_circuit(self, reason: str, retry_s: int) -> None:
         """Take requests no more, or again."""
@@ -219,11 +219,11 @@ class Front:
         self._health.broken, self._health.retry_s = reason, retry_s
         if reason:
             retry = ((b"retry-after", b"%d" % retry_s),)
-            self._dispatcher.refuse_waiting(Refusal(503, f"not ready: {reason}", headers=retry))
+            self._execution.refuse_waiting(Refusal(503, f"not ready: {reason}", headers=retry))
 
     async def _let_leave(self, pid: int) -> None:
         """Give a worker no further request; say so when it has finished its last."""
-        await self._dispatcher.release(pid)
+        await self._execution.release(pid)
         control.send(self._end, "left", pid=pid)
 
     async def _leave(self) -> None:

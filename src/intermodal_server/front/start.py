@@ -10,7 +10,6 @@ a difference keeps a server with `fail` from ever being ready and is only logged
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from intermodal_server.front.dialects.v2 import infer
@@ -18,38 +17,9 @@ from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Refusal
 from intermodal_server.front.service import Service
 from intermodal_server.golden import Difference, compare, describe
+from intermodal_server.golden_file import GoldenError, read_cases
 from intermodal_server.log import Log
-
-MAX_GOLDEN_BYTES = 64 << 20
-GOLDEN_FORMAT = 1
-
-
-class GoldenError(ValueError):
-    """The file of golden cases cannot be used; the image is damaged."""
-
-
-def read_cases(path: str) -> list[dict[str, Any]]:
-    """The cases in a file, none when there is no file.
-
-    Raises:
-        GoldenError: too large, not JSON, or of another format.
-    """
-    try:
-        if os.path.getsize(path) > MAX_GOLDEN_BYTES:
-            raise GoldenError("the golden cases are too large")
-        with open(path, "rb") as file:
-            document = json.loads(file.read())
-        if document["format"] != GOLDEN_FORMAT:
-            raise GoldenError("the golden cases have another format than this server reads")
-        return [
-            dict(case, request=dict(case["request"]), response=dict(case["response"])) for case in document["cases"]
-        ]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, GoldenError):
-            raise
-        raise GoldenError(f"the golden cases cannot be read: {error}") from error
+from intermodal_server.worker.model import LoadError
 
 
 async def replay_case(service: Service, case: dict[str, Any]) -> list[Difference]:
@@ -81,7 +51,10 @@ async def become_ready(service: Service, golden_path: str, workers: int, log: Lo
         log: gets the differences.
     """
     health = service.health
-    await service.executor.wait_for_workers(workers)
+    try:
+        await service.executor.wait_for_workers(workers)
+    except LoadError as error:
+        return str(error)
     mode = service.settings.serve.start_check
     if mode == "off":
         health.phase, health.detail = "ready", ""

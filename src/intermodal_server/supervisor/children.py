@@ -97,11 +97,15 @@ class Slot:
 class Starter:
     """Starts children with their descriptors; one for the life of the supervisor."""
 
-    def __init__(self, options: Options, listeners: Sequence[socket.socket], workers: int, threads: int) -> None:
+    def __init__(
+        self, options: Options, listeners: Sequence[socket.socket], workers: int, threads: int, mode: str
+    ) -> None:
         self._options = options
         self._listeners = [listener.fileno() for listener in listeners]
         self._workers = workers
         self._threads = threads
+        self.mode = mode  # how the next front begins
+        self._measured = False  # whether a worker has been told to
 
     def front(self, *, held: bool, now_s: float) -> Child:
         """A new front on the shared listening sockets.
@@ -112,6 +116,7 @@ class Starter:
         page = pulse.new_page()
         arguments = [
             *("--workers", str(self._workers), "--threads", str(self._threads), "--pulse", str(page)),
+            *("--mode", self.mode),
             *("--listen", ",".join(map(str, self._listeners))),
             *(["--hold"] if held else []),
         ]
@@ -130,7 +135,9 @@ class Starter:
         Raises:
             OSError: it cannot be started.
         """
-        arguments = ["--number", str(number), "--threads", str(self._threads)]
+        measure = "no" if self._measured else "mode" if self.mode == "auto" else "batch"
+        self._measured = True  # a trial that ends the process is not tried twice
+        arguments = ["--number", str(number), "--threads", str(self._threads), "--measure", measure]
         return _spawn(WORKER, number, [*worker_command(self._options), *arguments], [], now_s)
 
 

@@ -34,7 +34,9 @@ class Crew:
         self._leave_s = leave_s
         self._log = log
         self._slots = [Slot(WORKER, number) for number in range(1, size + 1)]
+        self._size = size
         self._leaving: dict[int, float] = {}  # pid -> when it is killed
+        self._measured: Any = None  # what the first worker found out about the model
 
     def slot_of(self, child: Child) -> Slot | None:
         """The place that a worker fills or will fill."""
@@ -59,7 +61,8 @@ class Crew:
         """Give a loaded worker and the front the two ends of a new connection."""
         for_front, for_worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with for_front, for_worker:
-            if self._tell_front("worker", worker=worker.number, pid=worker.pid, fd=for_front.fileno()):
+            about = {"worker": worker.number, "pid": worker.pid, "measured": self._measured}
+            if self._tell_front("worker", fd=for_front.fileno(), **about):
                 control.send(worker.control, "connection", fd=for_worker.fileno())
 
     def connect_all(self) -> None:
@@ -67,8 +70,9 @@ class Crew:
         for worker in self.up:
             self.connect(worker)
 
-    def loaded(self, worker: Child) -> None:
-        """A worker can be asked."""
+    def loaded(self, worker: Child, measured: Any = None) -> None:
+        """A worker can be asked; what it measured, if it did, is for every front that comes."""
+        self._measured = measured or self._measured
         slot = self.slot_of(worker)
         if slot is None:
             return
@@ -77,6 +81,18 @@ class Crew:
         if worker is slot.successor and slot.child is not None:
             old, slot.child, slot.successor = slot.child, worker, None
             self._let_go(old)
+
+    def dismiss(self) -> None:
+        """End all of them, because the front takes the model itself."""
+        slots, self._slots = self._slots, []
+        for slot in slots:
+            for child in filter(None, (slot.child, slot.successor)):
+                child.leaving = True
+                self._nursery.kill(child)
+
+    def recruit(self) -> None:
+        """Make places for workers again, because the front cannot take the model."""
+        self._slots = self._slots or [Slot(WORKER, number) for number in range(1, self._size + 1)]
 
     def retire(self, worker: Child, reason: str, *, beside: bool) -> None:
         """Replace a worker after its request."""

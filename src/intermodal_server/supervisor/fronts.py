@@ -49,8 +49,8 @@ class Fronts:
     ) -> None:
         self._nursery = nursery
         self._stand_in = StandIn(listeners, selector, truth, hold_s)
-        self._holds_model = holds_model
-        self._hang_s = hang_s
+        self.holds_model = holds_model
+        self.hang_s = hang_s
         self._log = log
         self._leaving: dict[int, float] = {}
         self.slot = Slot(FRONT, 0)
@@ -96,7 +96,7 @@ class Fronts:
         """
         if self.slot.child is not None or now_s < self.slot.due_s:
             return None
-        self.slot.child = self._nursery.front(held=self._holds_model or self.ever_ready)
+        self.slot.child = self._nursery.front(held=self.holds_model or self.ever_ready)
         return self.slot.child
 
     def started(self, child: Child) -> None:
@@ -105,7 +105,7 @@ class Fronts:
         self.slot.early_deaths = 0
         if child is self.slot.successor and self.slot.child is not None:
             old, self.slot.child, self.slot.successor = self.slot.child, child, None
-            self._let_go(old, self._hang_s)
+            self._let_go(old, self.hang_s)
 
     def heard(self, child: Child, said: str) -> None:
         """A heartbeat."""
@@ -157,8 +157,8 @@ class Fronts:
 
     def _patience_s(self, child: Child) -> float:
         if child.up:
-            return self._hang_s
-        return float("inf") if self._holds_model else FRONT_START_S
+            return self.hang_s
+        return float("inf") if self.holds_model else FRONT_START_S
 
     @property
     def standing_in(self) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 from intermodal_server.contract import ModelSettings
 from intermodal_server.log import Log
 from intermodal_server.options import Options
+from intermodal_server.placement import IN_FRONT, first_mode
 from intermodal_server.supervisor.children import FRONT, WORKER, Child, Starter
 from intermodal_server.supervisor.circuit import CLOSED, OPEN, Circuit
 from intermodal_server.supervisor.crew import Crew
@@ -61,12 +62,14 @@ class Supervisor:
         self._settings = settings
         self._log = log
         self._memory = memory
-        self._in_front = serve.mode in ("inline", "thread")  # the front holds the model
+        mode = first_mode(options, settings)
+        self._in_front = mode in IN_FRONT  # the front holds the model
+        self._moved = False  # because it has decided so
         workers = 0 if self._in_front else serve.workers
         self._leave_s = serve.timeout_s + HANG_MARGIN_S
         self._selector = selectors.DefaultSelector()
-        starter = Starter(options, listeners, workers, threads)
-        self._nursery = Nursery(starter, self._selector, self._on_message, self._on_death, log)
+        self._starter = Starter(options, listeners, workers, threads, mode)
+        self._nursery = Nursery(self._starter, self._selector, self._on_message, self._on_death, log)
         self._fronts = Fronts(
             self._nursery,
             listeners,
@@ -230,6 +233,9 @@ class Supervisor:
             slot = self._crew.dead(child, how, answers) or slot
         if self._failure or child.leaving:
             return
+        if child.kind == FRONT and self._moved and self._in_front and not self._fronts.ever_ready:
+            self._move("workers")  # there the model had loaded
+            return
         if child.kind == WORKER or self._in_front:
             self._last_death = f"last: {child.end(how)}"
             self._circuit.died(self._now_s, answers)
@@ -250,7 +256,7 @@ class Supervisor:
             self._fronts.started(child)
         elif kind == "loaded":
             child.up, child.loaded_bytes = True, family_bytes(child.pid)
-            self._crew.loaded(child)
+            self._crew.loaded(child, message.get("measured"))
         elif kind == "beat":
             self._fronts.heard(child, reason)
         elif kind == "failed":
@@ -260,10 +266,23 @@ class Supervisor:
             self._log.info("ready", cases=message.get("cases"))
         elif kind == "unfit" and not self._failure:
             self._give_up(reason)
+        elif kind == "mode":
+            self._move(str(message.get("mode")))
         elif kind == "left":
             self._crew.left(int(message.get("pid", 0)))
         elif kind == "kill":
             self._on_kill(child, int(message.get("pid", 0)), reason)
+
+    def _move(self, mode: str) -> None:
+        """The front takes the model itself, or gives it back to workers."""
+        self._starter.mode = mode
+        self._moved, self._in_front = True, mode in IN_FRONT
+        self._fronts.holds_model = self._in_front
+        self._fronts.hang_s = self._leave_s if self._in_front else self._options.hang_s
+        if self._in_front:
+            self._crew.dismiss()
+        else:
+            self._crew.recruit()
 
     def _on_kill(self, front: Child, pid: int, reason: str) -> None:
         """The front wants a worker replaced, or itself because a model hangs in one of its threads."""

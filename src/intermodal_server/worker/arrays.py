@@ -13,6 +13,7 @@ _DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "u2", "UINT32": "u4", "UINT64": "u8", "INT8": "i1", "INT16": "i2",
     "INT32": "i4", "INT64": "i8", "FP16": "f2", "FP32": "f4", "FP64": "f8",
 }  # fmt: skip
+LARGE_BYTES = 32 << 10
 _DATATYPES = {code: name for name, code in _DTYPES.items() if name != "BOOL"}
 
 
@@ -95,7 +96,7 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def from_numpy(name: str, value: Any) -> Tensor:
-    """An array, or anything that numpy makes one of, as a tensor of its own type.
+    """An array, or anything that numpy makes one of, as a tensor of its own type; a large one is a view of it.
 
     Raises:
         OutputError: a type that no datatype stands for.
@@ -124,4 +125,7 @@ def from_numpy(name: str, value: Any) -> Tensor:
         array, code = array.astype("f8"), "f8"
     if code not in _DATATYPES:
         raise OutputError(f"output {name!r} has type {array.dtype}, which no datatype stands for")
-    return Tensor(name, _DATATYPES[code], shape, array.astype("<" + code, copy=False).tobytes())
+    array = array.astype("<" + code, copy=False)
+    if array.nbytes >= LARGE_BYTES:  # whoever hands it on copies it anyway
+        return Tensor(name, _DATATYPES[code], shape, memoryview(numpy.ascontiguousarray(array)).cast("B"))
+    return Tensor(name, _DATATYPES[code], shape, array.tobytes())

@@ -10,14 +10,14 @@ hold paths and values; the log gets the traceback under the request's id.
 from __future__ import annotations
 
 import socket
-import traceback
-from typing import Any
 
 from intermodal_server.control import receive as receive_control
-from intermodal_server.frames import FrameError, receive, send
-from intermodal_server.log import Log, in_words
-from intermodal_server.tensors import TensorError
+from intermodal_server.frames import FrameError
+from intermodal_server.log import Log
+from intermodal_server.slab import SlabError
 from intermodal_server.worker.backends.interface import Backend
+from intermodal_server.worker.call import Failure, call
+from intermodal_server.worker.channel import Channel
 
 
 def serve_connections(control: socket.socket, model: Backend, log: Log) -> None:
@@ -39,27 +39,32 @@ def serve_connections(control: socket.socket, model: Backend, log: Log) -> None:
 
 def serve(connection: socket.socket, model: Backend, log: Log) -> None:
     """Answer the requests of one connection until the front closes it or breaks the format."""
-    while True:
-        try:
-            frame = receive(connection)
-        except FrameError as error:
-            log.error("the front broke the frame format", reason=str(error))
-            return
-        if frame is None:
-            return
-        header, tensors = frame
-        answer: dict[str, Any] = {"id": header.get("id")}
-        try:
-            outputs = model.predict(tensors)
-        except TensorError as error:  # worded by us for the client
-            send(connection, {**answer, "error": {"kind": "input", "message": str(error)}})
-        except BaseException as error:  # a model may raise anything, SystemExit too
-            log.error(
-                "the model failed on a request",
-                request=header.get("id"),
-                reason=in_words(error),
-                traceback=traceback.format_exc(),
-            )
-            send(connection, {**answer, "error": {"kind": "model"}})
+    channel = Channel(connection)
+    try:
+        while _answer_one(channel, model, log):
+            pass
+    except FrameError as error:
+        log.error("the front broke the frame format", reason=str(error))
+    finally:
+        channel.close()
+
+
+def _answer_one(channel: Channel, model: Backend, log: Log) -> bool:
+    frame = channel.receive()
+    if frame is None:
+        return False
+    header, inputs = frame
+    ids = [str(one) for one in header.get("ids", ())] or ["?"]
+    answer = call(model, inputs, ids, log)
+    inputs.clear()
+    try:
+        if isinstance(answer, Failure):
+            released = channel.send({"error": {"kind": answer.kind, "message": answer.message}}, [])
         else:
-            send(connection, answer, outputs)
+            released = channel.send({}, answer)
+    except (SlabError, FrameError, MemoryError) as problem:
+        log.error("the outputs are too large to hand on", request=ids[0], reason=str(problem))
+        released = channel.send({"error": {"kind": "model", "message": ""}}, [])
+    if not released:
+        log.warning("the model keeps its inputs: it gets copies from now on", request=ids[0])
+    return True

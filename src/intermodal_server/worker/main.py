@@ -13,30 +13,22 @@ import faulthandler
 import os
 import socket
 import sys
+import time
 import traceback
 
 from intermodal_server import contract
+from intermodal_server.contract import ModelSettings
 from intermodal_server.control import send
+from intermodal_server.golden_file import GoldenError, read_cases
 from intermodal_server.log import Log, in_words
-from intermodal_server.options import read_options
+from intermodal_server.options import Options, read_options
 from intermodal_server.process import become_child, settle
+from intermodal_server.worker.backends.interface import Backend
 from intermodal_server.worker.loop import serve_connections
+from intermodal_server.worker.measure import measure
+from intermodal_server.worker.measured import Measured
 from intermodal_server.worker.model import LoadError, load_model
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-
-
-def set_threads(threads: int) -> None:
-    """Give numeric libraries their share of the cores, unless the user has decided already."""
-    for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, str(threads))
+from intermodal_server.worker.threads import set_threads
 
 
 def run(arguments: list[str]) -> int:
@@ -47,6 +39,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--log", type=int, default=2, help="descriptor for log lines; 1 and 2 are the model's")
     parser.add_argument("--number", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--measure", choices=("no", "batch", "mode"), default="no", help="what to find out")
     parser.add_argument("--site", default="", help="site-packages to add, where the interpreter is not the venv's")
     options = parser.parse_args(arguments)
     become_child(options.parent)
@@ -58,6 +51,7 @@ def run(arguments: list[str]) -> int:
 
         site.addsitedir(options.site)
     control = socket.socket(fileno=options.control)
+    begin_s = time.monotonic()
     try:
         environment = read_options(os.environ)
         settings = environment.settings()
@@ -81,10 +75,22 @@ def run(arguments: list[str]) -> int:
         return 1
     log.info("model loaded", model=settings.name, backend=settings.backend, python=sys.version.split()[0])
     settle()
-    if not send(control, "loaded"):
+    measured = None
+    if options.measure != "no":
+        load_s = time.monotonic() - begin_s
+        measured = _measure(model, settings, environment, load_s, mode=options.measure == "mode").as_json()
+    if not send(control, "loaded", measured=measured):
         return 1
     try:
         serve_connections(control, model, log)
     except BaseException:
         log.error("the worker ends", traceback=traceback.format_exc())
     os._exit(0)  # threads that the model has left would keep the interpreter from ending
+
+
+def _measure(model: Backend, settings: ModelSettings, environment: Options, load_s: float, *, mode: bool) -> Measured:
+    try:
+        cases = read_cases(environment.path(contract.GOLDEN_PATH))
+    except GoldenError:  # the start check says so
+        cases = []
+    return measure(model, settings, cases, load_s=load_s, mode=mode)

@@ -29,7 +29,7 @@ def test_counts_are_exactly_those_of_the_requests(tmp_path: Path) -> None:
             }
         ],
     }
-    with serve(labels_root(tmp_path, golden=golden), start_check="warn", triton_metrics=1) as server:
+    with serve(labels_root(tmp_path, golden=golden), mode="workers", start_check="warn", triton_metrics=1) as server:
         probes = page(server).value("intermodal_requests_total", protocol="http", code="200")
         for values in (["cat", "dog"], ["cat"], ["cow", "cat", "cat"]):
             assert ask(server, values).status == 200

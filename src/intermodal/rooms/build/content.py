@@ -31,6 +31,7 @@ from intermodal.rooms.build.part import Part, Tools
 from intermodal.rooms.build.wheels.groups import policies
 from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.card import FileRow, ModelCard
+from intermodal.rooms.lock.collision import collisions, refuse_collision
 from intermodal.rooms.lock.rows import Lock
 from intermodal_server import contract, openapi
 
@@ -117,6 +118,7 @@ def plan_app(lock: Lock, settings: contract.ModelSettings) -> Part:
 def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.ModelSettings:
     """What the server will know about the model before it loads it."""
     model, serve = project.model, project.serve
+    refuse_collision(lock, serve.mode)  # the mode may be newer than the lock
     return contract.ModelSettings(
         name=project.name,
         version=project.version,
@@ -129,6 +131,7 @@ def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.Mo
         trust=tuple(model.trust),
         files=tuple(contract.ModelFile(row.path, row.size_bytes, row.digest.hex) for row in lock.model),
         serve=contract.ServeSettings(
+            mode=serve.mode,
             workers=serve.workers,
             max_batch_rows=serve.max_batch_rows,
             timeout_s=serve.timeout_s,
@@ -143,6 +146,7 @@ def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.Mo
         ),
         tolerance=contract.Tolerance(project.check.rtol, project.check.atol),
         python=lock.python,
+        collision=collisions(lock),
     )
 
 

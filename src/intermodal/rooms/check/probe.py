@@ -19,6 +19,7 @@ from msgspec import Struct
 from intermodal.engine.http import connection, get
 from intermodal.engine.interface import Container, Endpoint
 from intermodal.events import Task
+from intermodal_server.contract import MODES
 
 _POLL_S = 0.02
 _MAX_ANSWER_BYTES = 256 << 20
@@ -67,6 +68,16 @@ def await_ready(container: Container, limit_s: float, task: Task) -> Readiness:
             what = f"the server was not ready after {limit_s:.0f} s" + (f": {said}" if said else "")
             return Readiness(passed_s, (what, *_last_lines(container)))
         time.sleep(_POLL_S)
+
+
+def execution_mode(container: Container, model: str) -> str:
+    """inline, thread or workers, as the server has decided; "" when it does not say."""
+    try:
+        status, body = get(container.endpoint, f"/v2/models/{quote(model, safe='')}/config")
+        mode = json.loads(body)["parameters"]["mode"]["string_value"] if status == 200 else ""
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return mode if mode in MODES else ""
 
 
 def _readiness(endpoint: Endpoint) -> tuple[int, str]:

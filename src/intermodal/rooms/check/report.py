@@ -49,7 +49,7 @@ class CheckReport(Struct, frozen=True):
     hardening: Mapping[str, bool]
     startup_s: float
     peak_rss_bytes: int
-    mode: str = "workers"
+    mode: str = "auto"  # inline, thread or workers once the server has measured and said so
     problem: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     total_differences: int = 0  # more than `differences` when some were left out

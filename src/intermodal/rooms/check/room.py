@@ -8,7 +8,8 @@ Rules, in order:
    made here, and its diff is complete. The second start has it on: what will run in production must become ready.
 3. A server that ends, refuses, or stays silent fails the check with its own last words. A case that is answered with an
    error is a difference.
-4. No cases is never a pass of golden predictions: `cases` is 0, with a warning. Cases recorded in the locked
+4. The first start measures where the model runs best; the second, and every later one that is told so, runs it there.
+5. No cases is never a pass of golden predictions: `cases` is 0, with a warning. Cases recorded in the locked
    environment come with the warning that they prove only that the image agrees with itself.
 """
 
@@ -27,12 +28,13 @@ from intermodal.oci.folder_once import folders_in_use
 from intermodal.oci.image import Image
 from intermodal.oci.layout import Store
 from intermodal.rooms.check.metadata import Metadata, read_metadata
-from intermodal.rooms.check.probe import Client, Readiness, await_ready, death, start_limit_s
+from intermodal.rooms.check.probe import Client, Readiness, await_ready, death, execution_mode, start_limit_s
 from intermodal.rooms.check.report import MAX_FAILED, CheckReport, remember
 from intermodal_server.contract import (
     ENV_API_KEYS,
     ENV_DRAIN_S,
     ENV_MAX_CONCURRENT,
+    ENV_MODE,
     ENV_RATE_PER_S,
     ENV_START_CHECK,
     LABEL_GOLDEN_DIGEST,
@@ -114,6 +116,7 @@ def _replayed(
         hardening = container.hardening
         differences: list[Difference] = []
         problem = ready.problem
+        mode = "" if problem else execution_mode(container, metadata.settings.name)
         if not problem and metadata.golden is not None:
             differences, broken = _replay(container, metadata, tolerance, events)
             problem = death(container, expected=broken)
@@ -128,6 +131,7 @@ def _replayed(
             hardening=hardening.measures,
             startup_s=ready.seconds,
             peak_rss_bytes=container.peak_rss_bytes(),
+            mode=mode or metadata.settings.serve.mode,
             problem=problem,
             warnings=(*_golden_warnings(metadata), *hardening.notes),
         )
@@ -168,7 +172,8 @@ def _started_again(
     report: CheckReport, image: RunnableImage, engine: Engine, limit_s: float, events: Events
 ) -> CheckReport:
     """The report after the second start, with the start check on."""
-    request = RunRequest(image.digest, {ENV_START_CHECK: "fail", **_ALONE}, events=_Quiet(events))
+    environment = {ENV_START_CHECK: "fail", ENV_MODE: report.mode, **_ALONE}
+    request = RunRequest(image.digest, environment, events=_Quiet(events))
     with engine.start(request) as container, events.task("start it again, with the start check") as task:
         ready: Readiness = await_ready(container, limit_s, task)
         peak = max(report.peak_rss_bytes, container.peak_rss_bytes())

@@ -30,6 +30,7 @@ from intermodal.rooms.inspect.card import FileRow, ModelCard
 from intermodal.rooms.lock import inputs, uv
 from intermodal.rooms.lock.app import collect_app, missing_imports
 from intermodal.rooms.lock.canonical import environment_digest
+from intermodal.rooms.lock.collision import refuse_collision
 from intermodal.rooms.lock.debian.base import resolve_base
 from intermodal.rooms.lock.debian.suites import Suite, suite_of
 from intermodal.rooms.lock.drift import contradictions, golden_row
@@ -94,6 +95,7 @@ def make(
         exclude_newer=wanted.exclude_newer,
     )
     contradictions(lock, card)
+    refuse_collision(lock, project.serve.mode)
     for sentence in missing_imports(project, card, {package.name for package in packages}):
         events.notice(sentence)
     if no_urls:

@@ -70,7 +70,10 @@ class V2:
         }
 
     async def _config(self, _: Exchange) -> Answer:
-        return json_answer(200, model_config(self._settings, self._service.outputs))
+        config = model_config(self._settings, self._service.outputs)
+        decided = self._service.executor.decision.as_json()
+        config["parameters"] = {name: {"string_value": str(value)} for name, value in decided.items()}
+        return json_answer(200, config)
 
     async def _stats(self, _: Exchange) -> Answer:
         return json_answer(200, self._service.statistics.as_json(self._settings.name, self._settings.version))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.execute.decide import Decision
 from intermodal_server.front.limits import Refusal
 from intermodal_server.tensors import Tensor
 
@@ -19,6 +20,11 @@ class Executor(Protocol):
     @property
     def mode(self) -> str:
         """inline, thread or workers."""
+        ...
+
+    @property
+    def decision(self) -> Decision:
+        """Where the model runs, whether requests go together, and why."""
         ...
 
     @property
