@@ -38,6 +38,7 @@ SECTIONS = {
         "promote": "Let a rollout that is paused or held go on.",
         "abort": "End a rollout; the stable revision keeps the traffic.",
         "rollback": "Go back to the revision before, or to an earlier one.",
+        "feedback": "Say what answers should have been; wrong ones count in the verdict.",
         "history": "List a model's revisions, and check the deployment log.",
         "logs": "Show what a revision's containers wrote.",
         "down": "Take a model away from where it is deployed.",
