@@ -129,7 +129,8 @@ class Execution:
     async def _load(self, mode: str, reason: str) -> None:
         """Load and measure the model in a thread, then ask it there or in the event loop."""
         options, settings, log = self._options, self._settings, self._log
-        thread = ModelThread(lambda: load(options, settings, self._threads, log), log)
+        threads = 1 if mode == "inline" else self._threads  # of so light a model a second one would mostly wait
+        thread = ModelThread(lambda: load(options, settings, threads, log), log)
         try:
             cases = read_cases(options.path(GOLDEN_PATH))
         except GoldenError:  # the start check says so

@@ -35,6 +35,7 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = load.threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn a core each
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             _model_file(load.artifact_path), options, providers=["CPUExecutionProvider"]
