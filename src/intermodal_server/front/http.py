@@ -7,6 +7,7 @@ every connection is closed. Signals belong to the supervisor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import time
@@ -54,6 +55,7 @@ class HttpServer:
         self.started = False
         self._exit = asyncio.Event()
         self._servers: list[asyncio.AbstractServer] = []
+        self._doors: list[socket.socket] = []
         self._second = 0
         self._lines: dict[int, bytes] = {}
 
@@ -70,6 +72,7 @@ class HttpServer:
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Accept until `should_exit`, then return once every connection is done."""
+        self._doors = [listener.dup() for listener in sockets]
         for listener in sockets:
             self._servers.append(await self.loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
         self.started = True
@@ -106,6 +109,21 @@ class HttpServer:
         """Leave new connections to another front; those that are here go on."""
         for server in self._servers:
             server.close()
+
+    async def shut(self) -> None:
+        """Let nobody in any more, in whatever process the listening sockets are; who stands in line is answered.
+
+        A client that comes later is refused at once and may go elsewhere; in a line where nobody serves any more it
+        would wait, and lose its request when this container ends.
+        """
+        for door in self._doors:
+            with contextlib.suppress(OSError):  # nobody left in line
+                while True:
+                    await self.adopt(door.accept()[0])
+            with contextlib.suppress(OSError):
+                door.shutdown(socket.SHUT_RDWR)
+            door.close()
+        self.stop_accepting()
 
     def close_after_answers(self) -> None:
         """From now on every answer carries `Connection: close`."""

@@ -244,4 +244,5 @@ class Front:
         self._server.close_after_answers()
         if serving:
             await asyncio.sleep(LAST_ANSWERS_S)
+        await self._server.shut()
         self._server.should_exit = True
