@@ -107,6 +107,8 @@ class Beside:
         found = []
         if self.compared.pairs:
             found.append(disagreements(self.compared, rules))
+            if found[0].alarmed:  # whoever reads the verdict shall find its examples
+                self._keep()
         if self._stable is not None:
             tallies = answers.tallies(self._state, self._model, self._id)
             wrong = wrong_answers(tallies, stable=self._stable, canary=self._candidate, rules=rules)
