@@ -14,7 +14,6 @@ from intermodal_server.front.guard.keys import KeyRing
 from intermodal_server.front.health import Health
 from intermodal_server.front.limits import Refusal
 
-UNREAD_BYTES = 64 << 10  # a refused body of this size is read and dropped; for a larger one the connection ends
 HEALTH = (
     "/v2/health/live",
     "/v2/health/ready",
@@ -44,14 +43,6 @@ class OpenPaths:
         return path in self._paths or (path.rstrip("/") or "/") in self._paths
 
 
-def leaves_body(exchange: Exchange) -> bool:
-    """Whether the connection should end because too much of the request would have to be read for nothing."""
-    length = exchange.headers.get(b"content-length", "0")
-    if b"transfer-encoding" in exchange.headers or not (length.isascii() and length.isdigit()):
-        return True
-    return len(length) > 9 or int(length) > UNREAD_BYTES
-
-
 class ApiKeys:
     """Refuses whoever brings no key."""
 
@@ -77,13 +68,13 @@ class ApiKeys:
             key = rest.strip() if scheme.lower() == "bearer" else ""
         name = self._ring.name_of(key)
         if name is None:
-            raise _refusal(bool(key), leaves_body(exchange))
+            raise _refusal(bool(key))
         exchange.caller = name
 
 
-def _refusal(presented: bool, close: bool) -> Refusal:
+def _refusal(presented: bool) -> Refusal:
     if not presented:
         message = "an API key is needed: send it as Authorization: Bearer KEY or as X-API-Key"
-        return Refusal(401, message, headers=((b"www-authenticate", b'Bearer realm="intermodal"'),), close=close)
+        return Refusal(401, message, headers=((b"www-authenticate", b'Bearer realm="intermodal"'),))
     challenge = b'Bearer realm="intermodal", error="invalid_token"'
-    return Refusal(401, "this API key is not known here", headers=((b"www-authenticate", challenge),), close=close)
+    return Refusal(401, "this API key is not known here", headers=((b"www-authenticate", challenge),))

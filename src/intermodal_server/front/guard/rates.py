@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.guard.access import OpenPaths, leaves_body
+from intermodal_server.front.guard.access import OpenPaths
 from intermodal_server.front.limits import Refusal
 
 MAX_LANES = 10_000
@@ -50,13 +50,13 @@ class Rates:
         now_s = exchange.started_s
         lane = self._lanes.get(exchange.caller) or self._add(exchange.caller, now_s)
         if self._most and lane.running >= self._most:
-            raise _refusal(exchange, f"at most {self._most} requests at a time", 1)
+            raise _refusal(f"at most {self._most} requests at a time", 1)
         if self._rate:
             tokens = min(self._burst, lane.tokens + max(0.0, now_s - lane.filled_s) * self._rate)
             lane.filled_s = max(now_s, lane.filled_s)
             lane.tokens = tokens
             if tokens < 1.0:
-                raise _refusal(exchange, f"at most {self._rate:g} requests a second", (1.0 - tokens) / self._rate)
+                raise _refusal(f"at most {self._rate:g} requests a second", (1.0 - tokens) / self._rate)
             lane.tokens = tokens - 1.0
         lane.running += 1
         exchange.lane = lane
@@ -74,7 +74,7 @@ class Rates:
         return lane
 
 
-def _refusal(exchange: Exchange, what: str, wait_s: float) -> Refusal:
+def _refusal(what: str, wait_s: float) -> Refusal:
     seconds = min(MAX_RETRY_S, max(1, math.ceil(wait_s)))
     message = f"too many requests: {what} are allowed"
-    return Refusal(429, message, headers=((b"retry-after", b"%d" % seconds),), close=leaves_body(exchange))
+    return Refusal(429, message, headers=((b"retry-after", b"%d" % seconds),))

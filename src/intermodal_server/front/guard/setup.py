@@ -11,7 +11,7 @@ from typing import Callable
 
 from intermodal_server.contract import ModelSettings
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.guard.access import ApiKeys, OpenPaths
+from intermodal_server.front.guard.access import ALL_HEALTH, ApiKeys, OpenPaths
 from intermodal_server.front.guard.keys import KeyRing
 from intermodal_server.front.guard.rates import Rates
 from intermodal_server.front.health import Health
@@ -30,7 +30,8 @@ class Guards:
 def make_guards(options: Options, settings: ModelSettings, health: Health, log: Log) -> Guards:
     """The guards of this server; none when nothing is asked for."""
     serve = settings.serve
-    open_paths = OpenPaths(options.open_paths, settings.name, settings.version)
+    listed = [*options.open_paths, *([options.vertex.health] if ALL_HEALTH in options.open_paths else [])]
+    open_paths = OpenPaths(filter(None, listed), settings.name, settings.version)
     guards: list[Callable[[Exchange], None]] = []
     observers: list[Callable[[Exchange, int], None]] = []
     if serve.api_keys:
