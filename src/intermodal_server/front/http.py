@@ -143,13 +143,18 @@ class HttpServer:
         line = self._lines.get(status)
         if line is None:
             date = formatdate(second, usegmt=True)
-            line = f"HTTP/1.1 {status} {_phrase(status)}\r\ndate: {date}\r\n".encode("ascii")
+            line = f"HTTP/1.1 {status} {_phrase(status)}\r\ndate: {date}".encode("ascii")
             self._lines[status] = line
-        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
-        if fields.count(b"\n") != len(headers):
+        fields = [line]
+        for name, value in headers:
+            fields.append(name + b": " + value)
+        fields.append(b"content-length: %d\r\n\r\n" % size)
+        if not keep_alive and CLOSE not in headers:
+            fields.insert(1, b"connection: close")
+        head = b"\r\n".join(fields)
+        if head.count(b"\n") != len(fields) + 2:
             raise ValueError("a header with a line break")
-        close = b"" if keep_alive or CLOSE in headers else b"connection: close\r\n"
-        return b"%b%bcontent-length: %d\r\n%b\r\n" % (line, fields, size, close)
+        return head
 
 
 def _phrase(status: int) -> str:
