@@ -18,7 +18,7 @@ from intermodal_server.tensors import Tensor
 def _fits(tensor: Tensor, spec: TensorSpec) -> bool:
     if len(tensor.shape) != len(spec.shape):
         return False
-    for wanted, length in zip(spec.shape, tensor.shape):  # a loop: this is asked for every request
+    for wanted, length in zip(spec.shape, tensor.shape):  # noqa: SIM110 - half the time of `all`, for every request
         if wanted != length and wanted != -1:
             return False
     return True
