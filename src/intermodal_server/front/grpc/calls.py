@@ -91,14 +91,13 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type
 
     async def _answer(self, path: str, context: Any, work: Work) -> Any:
         exchange = _exchange(path, context)
-        trailers = [("x-request-id", exchange.request_id)]
         try:
             self._app.admit(exchange)
             result = await work(exchange, context)
         except Refusal as refusal:
             self._app.observe(exchange, refusal.status)
             code = CODES.get(refusal.status, grpc.StatusCode.INTERNAL)
-            await context.abort(code, refusal.message, (*trailers, *_retry(refusal)))
+            await context.abort(code, refusal.message, (*_trailers(exchange), *_retry(refusal)))
         except asyncio.CancelledError:
             left_s = context.time_remaining()
             self._app.observe(exchange, CLIENT_GONE if left_s is None or left_s > 0 else 504)
@@ -106,10 +105,10 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type
         except Exception as error:
             self._log.error("the front failed on a call", reason=repr(error), traceback=traceback.format_exc())
             self._app.observe(exchange, 500)
-            await context.abort(grpc.StatusCode.INTERNAL, "the server failed on this request", trailers)
+            await context.abort(grpc.StatusCode.INTERNAL, "the server failed on this request", _trailers(exchange))
         else:
             self._app.observe(exchange, 200)
-            context.set_trailing_metadata(trailers)
+            context.set_trailing_metadata(_trailers(exchange))
             return result
 
     async def _message(self, context: Any, request: Any, check: Callable[[bytes], None]) -> Any:
@@ -161,6 +160,13 @@ def _exchange(path: str, context: Any) -> Exchange:
     for name, value in context.invocation_metadata():
         headers.setdefault(name.encode("ascii"), value if isinstance(value, str) else value.decode("latin-1"))
     return Exchange("POST", path, headers, no_body)
+
+
+def _trailers(exchange: Exchange) -> Trailers:
+    found = [("x-request-id", exchange.request_id)]
+    if exchange.trace is not None:
+        found.append(("traceresponse", exchange.trace.response.decode("ascii")))
+    return found
 
 
 def _compression(data: bytes) -> str:

@@ -60,11 +60,20 @@ class _LogHandler(logging.Handler):
 class GrpcServer:
     """gRPC of one front, from its first port to its last call."""
 
-    def __init__(self, app: App, addresses: Sequence[str], log: Log, *, slow_body_s: float) -> None:
+    def __init__(
+        self,
+        app: App,
+        addresses: Sequence[str],
+        log: Log,
+        *,
+        slow_body_s: float,
+        max_connections: int = limits.MAX_CONNECTIONS,
+    ) -> None:
         self._app = app
         self._addresses = tuple(addresses)
         self._log = log
         self._slow_body_s = slow_body_s
+        self._max_connections = max_connections
         self._server: Any = None
         self._calls: Calls | None = None
         self._end: asyncio.Task[None] | None = None
@@ -77,7 +86,10 @@ class GrpcServer:
         logger.addHandler(_LogHandler(self._log))
         logger.propagate = False
         serve = self._app.service.settings.serve
-        options = channel_options(serve.max_request_bytes, self._slow_body_s, self._age_s, 3 * serve.timeout_s)
+        options = [
+            ("grpc.max_allowed_incoming_connections", self._max_connections),
+            *channel_options(serve.max_request_bytes, self._slow_body_s, self._age_s, 3 * serve.timeout_s),
+        ]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
         self._calls = Calls(self._app, self._log, slow_body_s=self._slow_body_s)
         server.add_generic_rpc_handlers((self._calls,))
@@ -151,7 +163,6 @@ def channel_options(
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
-        ("grpc.max_allowed_incoming_connections", limits.MAX_CONNECTIONS),
         ("grpc.server_handshake_timeout_ms", int(handshake_s * 1000)),
         ("grpc.max_connection_age_ms", int(age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", int(last_call_s * 1000)),

@@ -49,7 +49,9 @@ def make_grpc(options: Options, settings: ModelSettings, app: App, log: Log) -> 
         return NoGrpc()
     from intermodal_server.front.grpc.server import GrpcServer
 
-    return GrpcServer(app, [_name(*address) for address in addresses], log, slow_body_s=options.slow_body_s)
+    names = [_name(*address) for address in addresses]
+    limit = options.max_connections
+    return GrpcServer(app, names, log, slow_body_s=options.slow_body_s, max_connections=limit)
 
 
 def _name(host: str, port: int) -> str:
