@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
 import time
@@ -72,7 +73,8 @@ class HttpServer:
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Accept until `should_exit`, then return once every connection is done."""
-        self._doors = [listener.dup() for listener in sockets]
+        # not socket.dup(), which makes the listener blocking for a moment, for the supervisor as well
+        self._doors = [socket.socket(fileno=os.dup(listener.fileno())) for listener in sockets]
         for listener in sockets:
             self._servers.append(await self.loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
         self.started = True
@@ -117,6 +119,7 @@ class HttpServer:
         would wait, and lose its request when this container ends.
         """
         for door in self._doors:
+            door.setblocking(False)
             with contextlib.suppress(OSError):  # nobody left in line
                 while True:
                     await self.adopt(door.accept()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.serving import Served, echo_root, echo_settings, infer_body, serve, write_root
@@ -40,6 +42,38 @@ def is_shut(server: Served) -> bool:
 
 def slow_root(folder: Path) -> Path:
     return write_root(folder, echo_settings(predictor="slow:Model"), app={"slow.py": SLOW})
+
+
+def test_listeners_never_block_whoever_shares_them(tmp_path: Path) -> None:
+    """What one process says of a listening socket counts for all; the supervisor would stand still in accept."""
+    from intermodal_server.front.http import HttpServer
+
+    async def watch() -> bool:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        blocked = []
+        create = asyncio.get_running_loop().create_server
+
+        async def look(*given: Any, **named: Any) -> Any:
+            blocked.append(os.get_blocking(listener.fileno()))
+            return await create(*given, **named)
+
+        asyncio.get_running_loop().create_server = look  # type: ignore[assignment]
+        server = HttpServer(None, slow_header_s=1, max_connections=1)  # type: ignore[arg-type]
+        shared = socket.socket(fileno=os.dup(listener.fileno()))  # as the front has it from the supervisor
+        serving = asyncio.get_running_loop().create_task(server.serve([shared]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        await server.shut()
+        blocked.append(os.get_blocking(listener.fileno()))
+        server.should_exit = True
+        await serving
+        listener.close()
+        return any(blocked)
+
+    assert not asyncio.run(watch())
 
 
 def test_not_ready_at_once_and_all_goes_on_until_the_time_is_over(tmp_path: Path) -> None:
