@@ -110,8 +110,11 @@ class Campaign:
 
     def asked(self, more: int) -> None:
         """Return when so many more requests have been answered."""
-        wanted = self.load.counts.answered + more
-        self._until(lambda: self.load.counts.answered >= wanted or bool(self.load.counts.lost))
+        counts = self.load.counts
+        wanted = counts.answered + more
+        while counts.answered < wanted and not counts.lost:
+            before = counts.answered
+            self._until(lambda before=before: counts.answered > before or bool(counts.lost))  # type: ignore[misc]
 
     def rolling(self) -> str:
         """End the older replica while it is asked; put a new one in its place."""
