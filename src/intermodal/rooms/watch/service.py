@@ -30,7 +30,7 @@ def leave(target: str, model: str, state: Path, host: Host, events: Events) -> N
     Raises:
         EngineError: it did not begin.
     """
-    command = [sys.executable, "-m", "intermodal", "watch", model, "--to", target, "--quiet"]
+    command = [sys.executable, "-m", "intermodal", "watch", model, "--to", target]
     log = lock_path(state, target, model).with_suffix(".log")
     started = _as_service(command, model, host) or _as_process(command, log, host)
     deadline_s = time.monotonic() + _TAKES_S
@@ -51,7 +51,8 @@ def _as_service(command: list[str], model: str, host: Host) -> str:
         return ""
     unit = f"intermodal-{model}-{os.getpid()}"
     passed = [f"--setenv={name}" for name in host.environment if name not in ("PWD", "OLDPWD", "_")]
-    options = ["--user", "--collect", f"--unit={unit}", "--property=Restart=on-failure", "--property=RestartSec=2"]
+    properties = ("Restart=on-failure", "RestartSec=2", "SuccessExitStatus=1", "StartLimitBurst=20")  # 1: went back
+    options = ["--user", "--collect", f"--unit={unit}", *(f"--property={one}" for one in properties)]
     done = subprocess.run(
         [program, *options, *passed, "--", *command], env=dict(host.environment), capture_output=True, check=False
     )
