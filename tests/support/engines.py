@@ -34,6 +34,10 @@ PACKAGES = {
     "docker-registry": ["docker-registry"],
     "htpasswd": ["apache2-utils"],
     "openssl": ["openssl"],
+    "promtool": ["prometheus"],
+    "prometheus": ["prometheus"],
+    "docker-compose": ["docker-compose"],
+    "docker": ["docker.io"],
 }
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")  # another test, or the machine itself, may be installing
 GROUP = 54400  # may use our Docker daemon

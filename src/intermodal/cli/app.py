@@ -41,6 +41,7 @@ SECTIONS = {
         "feedback": "Say what answers should have been; wrong ones count in the verdict.",
         "history": "List a model's revisions, and check the deployment log.",
         "logs": "Show what a revision's containers wrote.",
+        "render": "Write files for Prometheus, Grafana or compose.",
         "down": "Take a model away from where it is deployed.",
     },
     "A project": {
