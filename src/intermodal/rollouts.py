@@ -177,6 +177,7 @@ def down(name: str, *, host: Host, events: Events = SILENT, target: str | None =
                         )
                     time.sleep(_POLL_S)
                     place.down()
+                place.down()  # once more, for what only the last container held
             writer.taken_down()
         return status_of(state, find(state, name, model.target), host, look=False)
 
@@ -283,6 +284,9 @@ def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored
         watcher = Watcher(writer, stored, target, replays, beside=beside, tell=notifier.tell, events=events)
         watcher.run()
         return watcher.stored
+    except KeyboardInterrupt:
+        events.warning(f"nobody watches {model.name} now: intermodal watch {model.name} goes on")
+        raise
     finally:
         notifier.close()
 

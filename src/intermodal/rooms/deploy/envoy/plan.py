@@ -13,6 +13,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from intermodal.errors import InputError
 from intermodal.rooms.deploy.revision import Exposure
 
 REVISION_HEADER = "x-intermodal-revision"
@@ -126,3 +127,18 @@ def faults(plan: GatewayPlan) -> tuple[str, ...]:
         if tls.setdefault(place[:2], bool(exposure.certificate)) is not bool(exposure.certificate):
             found.append(f"port {exposure.port} speaks TLS for some models only")
     return tuple(found)
+
+
+def refuse_misfit(plan: GatewayPlan, model: str, exposure: Exposure) -> None:
+    """Return when a model can be offered so, beside those that a gateway has.
+
+    Raises:
+        InputError: its place is taken, or it contradicts itself.
+    """
+    site = replace(plan.site(model) or Site(model), exposure=exposure)
+    if wrong := faults(plan.with_site(site)):
+        raise InputError(
+            f"{model} does not fit on this gateway",
+            found=wrong,
+            next="change host, path or port under [deploy], or give --host, --path or --port",
+        )

@@ -36,7 +36,7 @@ from intermodal.host.held import lock_file
 from intermodal.oci.folder_once import folders_in_use
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy import admin, gateway
-from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream
+from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit
 from intermodal.rooms.deploy.envoy.program import envoy
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
@@ -70,8 +70,10 @@ class SandboxTarget:
 
         Raises:
             PortTakenError: somebody else listens where the gateway should.
+            InputError: another model is offered there.
             EngineError, DownloadError: this machine cannot.
         """
+        refuse_misfit(self._plan(), self.model, self._exposure)
         unsupported = [key for key in ("cpu", "memory", "gpu", "secrets") if getattr(revision.settings, key)]
         if unsupported:
             self._events.warning(f"the sandbox target sets no {', '.join(unsupported)}: it is for trying out")
