@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 
 from intermodal_server.contract import DATATYPES
 from intermodal_server.slab import Slab, aligned
-from intermodal_server.tensors import Buffer
+from intermodal_server.tensors import Buffer, elements
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_BYTES = (1 << 32) - 1
@@ -116,6 +116,8 @@ def parse_header(text: Buffer, loads: Callable[[Any], Any] = json.loads) -> tupl
                 raise FrameError(f"frame with a tensor of {size!r} bytes at {place!r}")
             if datatype not in DATATYPES or [n for n in shape if type(n) is not int or n < 0]:
                 raise FrameError(f"frame with a tensor of type {datatype!r} and shape {shape!r}")
+            if DATATYPES[datatype] and size != elements(shape) * DATATYPES[datatype]:
+                raise FrameError(f"frame with a tensor of {size} bytes for shape {shape!r} of {datatype}")
             slots.append((str(name), datatype, tuple(shape), size, place))
         return header, slots
     except FrameError:

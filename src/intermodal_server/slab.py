@@ -84,6 +84,16 @@ class Slab:
         assert self._map is not None
         return memoryview(self._map)[begin:end]
 
+    def kept(self) -> bool:
+        """Whether somebody still holds a view; one's own must be released before."""
+        if self._map is None:
+            return False
+        try:
+            self._map.resize(self._size)  # to what it is: all that it does is to refuse while there are views
+        except BufferError:
+            return True
+        return False
+
     def _remap(self, size: int) -> None:
         try:
             self._map = mmap.mmap(self.descriptor, size)  # views of the old one keep it alive

@@ -14,7 +14,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 10), st.integers(1, 400), st.sampled_from(["a", "b", None])),
         st.tuples(st.just("answer"), st.integers(0, 3), st.sampled_from([0.00001, 0.001, 0.01, 1.0])),
-        st.tuples(st.just("fail"), st.integers(0, 3)),
+        st.tuples(st.just("fail"), st.integers(0, 3), st.booleans()),
         st.tuples(st.just("withdraw"), st.integers(0, 20)),
         st.tuples(st.just("die"), st.integers(0, 3)),
         st.tuples(st.just("wait"), st.sampled_from([0.0001, 0.004, 0.2])),
@@ -105,8 +105,10 @@ def test_every_request_goes_once_in_order_within_limits_and_waits_only_in_a_wind
         elif kind == "fail" and values[0] in world.busy:
             failed = world.busy.pop(values[0])
             if len(failed) > 1:
-                world.policy.again(failed)
-                assert all(request.key is None for request in failed)
+                groups = [failed[:1], failed[1:]] if values[1] else [[request] for request in failed]
+                world.policy.again(groups)
+                assert failed[0].key is None
+                assert len({id(request.key) for request in failed[1:]}) == 1 or not values[1]
                 world.queued = failed + world.queued
             else:
                 world.ended += failed

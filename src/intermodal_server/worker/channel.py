@@ -131,25 +131,18 @@ class Channel:
         return released
 
     def _let_go(self) -> bool:
-        if not self._views:
+        if not self._views or self._requests is None:
             return True
-        kept = [view for view in self._views if not _released(view)]
+        for view in self._views:
+            view.release()
         self._views.clear()
-        if kept:
+        if self._requests.kept():
             gc.collect()  # an exception's frames, perhaps
-            kept = [view for view in kept if not _released(view)]
-        return not kept
+            return not self._requests.kept()
+        return True
 
     def close(self) -> None:
         """Let go of the slabs; the socket is the caller's."""
         for slab in (self._requests, self._answers):
             if slab is not None:
                 slab.close()
-
-
-def _released(view: memoryview) -> bool:
-    try:
-        view.release()
-    except BufferError:
-        return False
-    return True

@@ -6,10 +6,10 @@ hands on outputs or a `Refusal`. The policy decides what goes when; this module 
 Rules, in order:
 1. A full queue refuses at once with 429; a request that waited `timeout_s` without reaching the model gets 503.
 2. A caller who has gone is dropped before the model is asked.
-3. A batch that fails, in whatever way, is tried again request by request, so that nobody pays for a neighbour. What
-   fails alone is that request's own failure: 400, 500, or 504 after `timeout_s`.
-4. A batch has half of `timeout_s`; of what is left after it hung, each of its requests has an equal share, so that
-   the one at fault cannot use up the time of the others.
+3. A batch that fails is tried again, so that nobody pays for a neighbour: in halves when the model raised or
+   miscounted, request by request when its process died or hung. What fails alone is that request's own failure.
+4. A batch has half of `timeout_s`; after it hung, its requests share the other half, so that the one at fault cannot
+   use up the time of the others. Who waits for a replacement of what his neighbour broke may wait `timeout_s` more.
 5. Outputs need one row for each row that went in. Where requests fail together and succeed alone, batching is turned
    off and the log says so: at once for wrong row counts, the third time for anything else.
 """
@@ -293,11 +293,10 @@ class Batcher:
     def _give(self, jobs: Sequence[Job], outputs: list[Tensor], rows: int, predict_s: float) -> None:
         if self._row_model:
             check_rows(outputs, rows)
-        if len(jobs) == 1:
-            answers = [own(outputs)]
-            self._conclude(jobs[0])
-        else:
-            answers = split(outputs, [job.rows for job in jobs])
+        answers = [own(outputs)] if len(jobs) == 1 else split(outputs, [job.rows for job in jobs])
+        for job in jobs:
+            if job.trial is not None:
+                self._conclude(job)
         for job, answer in zip(jobs, answers):
             if not job.answer.done():
                 exchange = job.exchange
@@ -324,13 +323,17 @@ class Batcher:
         waiting = [job for job in jobs if not job.answer.done()]
         trial = None
         if failure.kind in ("rows", "model", "input"):
-            trial = _Trial(len(jobs), failure.message, FRUITLESS_BATCHES if failure.kind == "rows" else 1)
+            trial = _Trial(len(waiting), failure.message, FRUITLESS_BATCHES if failure.kind == "rows" else 1)
         for job in waiting:
             job.trial = trial
+            if failure.kind in ("gone", "hung"):
+                job.deadline_s += self._timeout_s
             if failure.kind == "hung":
                 job.limit_s = max(self._timeout_s / 2 / len(waiting), 10 * self.decision.predict_1_s)
                 job.limit_s = min(job.limit_s, self._timeout_s)
-        self._policy.again(waiting)
+        middle = len(waiting) // 2
+        halves = [waiting[:middle], waiting[middle:]] if trial is not None else [[job] for job in waiting]
+        self._policy.again([group for group in halves if group])
 
     def _refusal(self, failure: Failure, job: Job) -> Refusal:
         if failure.kind == "input":
@@ -348,10 +351,9 @@ class Batcher:
             job.answer.set_exception(refusal)
 
     def _conclude(self, job: Job) -> None:
-        """A request succeeded alone; when all of its failed batch do, the batch was to blame."""
+        """A request of a failed batch succeeded; when all of them do, the batch was to blame."""
         trial, job.trial = job.trial, None
-        if trial is None:
-            return
+        assert trial is not None
         trial.left -= 1
         if trial.left == 0:
             self._fruitless += trial.weight

@@ -147,6 +147,8 @@ class WorkerLink:
             else:
                 outputs.append(Tensor(name, datatype, shape, bytes(view[begin : begin + size])))
                 begin += size
+        if begin != len(data):
+            raise FrameError("tensors and bytes do not add up")
         if header.get("another_slab") and self._requests is not None:
             self._requests.close()
             self._requests = Slab.create()
@@ -155,9 +157,11 @@ class WorkerLink:
             if slab is not None:
                 slab.relax()
         problem = header.get("error")
-        if problem is not None:
-            return Failure("input" if problem.get("kind") == "input" else "model", str(problem.get("message", "")))
-        return outputs
+        if problem is None:
+            return outputs
+        if not isinstance(problem, dict):
+            raise FrameError("an error that is none")
+        return Failure("input" if problem.get("kind") == "input" else "model", str(problem.get("message", "")))
 
     def _conclude(self, answer: Answer) -> None:
         done, self._done = self._done, None

@@ -18,7 +18,7 @@ Rules, in order (facts behind them: docs/architecture/server-execution.md):
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Optional, TypeVar
 
@@ -89,13 +89,15 @@ class Policy(Generic[R]):
         self.queued_rows += request.rows
         self.queued_bytes += request.size_bytes
 
-    def again(self, requests: Iterable[R]) -> None:
-        """Requests whose batch failed go first, each alone."""
-        for request in reversed(list(requests)):
-            request.key = None
-            self._queue.appendleft(request)
-            self.queued_rows += request.rows
-            self.queued_bytes += request.size_bytes
+    def again(self, groups: Sequence[Sequence[R]]) -> None:
+        """Requests whose batch failed go first, each group by itself."""
+        for group in reversed(groups):
+            key = object() if len(group) > 1 else None
+            for request in reversed(group):
+                request.key = key
+                self._queue.appendleft(request)
+                self.queued_rows += request.rows
+                self.queued_bytes += request.size_bytes
 
     def withdraw(self, request: R) -> None:
         """The caller of a request has gone; it may be queued or not."""
