@@ -16,12 +16,38 @@ _SCHEMA = 36  # Grafana 9 and later read it
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 _SPAN = "$__rate_interval"
 _WIDTH, _HEIGHT = 12, 8
+_LABELS = 'model="$model", revision=~"$revision"'
 
 
 def dashboard(about: About) -> Rendered:
     """The dashboard."""
-    labels = 'model="$model", revision=~"$revision"'
-    panels = [
+    panels = [*_requests(), *_predictions()]
+    for index, panel in enumerate(panels):
+        panel |= {
+            "id": index + 1,
+            "gridPos": {"x": index % 2 * _WIDTH, "y": index // 2 * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
+        }
+    document = {
+        "uid": f"intermodal-{about.model}"[:40],
+        "title": f"{about.model}: revisions side by side",
+        "tags": ["intermodal"],
+        "schemaVersion": _SCHEMA,
+        "version": 1,
+        "editable": True,
+        "time": {"from": "now-1h", "to": "now"},
+        "refresh": "10s",
+        "templating": {"list": _variables(about)},
+        "annotations": {"list": []},
+        "panels": panels,
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return Rendered({FILE: text.encode()}, (f"Grafana, Dashboards, Import: {FILE}",))
+
+
+def _requests() -> list[dict[str, Any]]:
+    """What users asked and got."""
+    labels = _LABELS
+    return [
         _panel("Requests", "reqps", [(queries.requests(labels, _SPAN), "revision {{revision}}")]),
         _panel(
             "Share of the traffic", "percentunit", [(queries.weight('model="$model"', _SPAN), "revision {{revision}}")]
@@ -56,6 +82,13 @@ def dashboard(about: About) -> Rendered:
                 for part in ("queue", "compute")
             ],
         ),
+    ]
+
+
+def _predictions() -> list[dict[str, Any]]:
+    """What was predicted, and how the rollout stands."""
+    labels = _LABELS
+    return [
         _panel(
             "Predicted classes",
             "percentunit",
@@ -89,26 +122,6 @@ def dashboard(about: About) -> Rendered:
             ],
         ),
     ]
-    for index, panel in enumerate(panels):
-        panel |= {
-            "id": index + 1,
-            "gridPos": {"x": index % 2 * _WIDTH, "y": index // 2 * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
-        }
-    document = {
-        "uid": f"intermodal-{about.model}"[:40],
-        "title": f"{about.model}: revisions side by side",
-        "tags": ["intermodal"],
-        "schemaVersion": _SCHEMA,
-        "version": 1,
-        "editable": True,
-        "time": {"from": "now-1h", "to": "now"},
-        "refresh": "10s",
-        "templating": {"list": _variables(about)},
-        "annotations": {"list": []},
-        "panels": panels,
-    }
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    return Rendered({FILE: text.encode()}, (f"Grafana, Dashboards, Import: {FILE}",))
 
 
 def _variables(about: About) -> list[dict[str, Any]]:
