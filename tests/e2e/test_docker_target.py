@@ -73,7 +73,9 @@ def target(
     finally:
         made.down()
         with suppress(AssertionError):
-            wait(lambda: made.tend() == "" and not made._machine.containers(model=MODEL), "nothing to be left")
+            wait(lambda: made.down() is None and not made._machine.containers(model=MODEL), "nothing to be left")
+        made.down()
+        assert made._machine._subnet() == "", "the network stays behind"
 
 
 def revision(store: Store, number: int, source: str = "", **settings: object) -> Revision:

@@ -133,16 +133,19 @@ def gateway(image: str, threads: int) -> dict[str, Any]:
     return body
 
 
-def network(subnet: str) -> dict[str, Any]:
-    """The body of the network of all replicas: they reach nothing outside, and the machine reaches them."""
-    return {
-        "Name": NETWORK,
+def network(subnet: str = "") -> dict[str, Any]:
+    """The body of the network of all replicas: they reach nothing outside, and the machine reaches them.
+
+    Without a subnet it is one for a moment, from which only the subnet that the engine chose is taken.
+    """
+    body: dict[str, Any] = {
+        "Name": NETWORK if subnet else f"{NETWORK}-trial",
         "Driver": "bridge",
         "Internal": True,
         "CheckDuplicate": True,
         "Labels": {LABEL: "network"},
-        "IPAM": {"Config": [{"Subnet": subnet}]},
     }
+    return {**body, "IPAM": {"Config": [{"Subnet": subnet}]}} if subnet else body
 
 
 def settings_digest(revision: Revision) -> str:

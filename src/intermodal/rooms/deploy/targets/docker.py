@@ -32,7 +32,7 @@ from intermodal.host.held import lock_file
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy import admin, gateway
 from intermodal.rooms.deploy.envoy.image import gateway_image
-from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream
+from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit
 from intermodal.rooms.deploy.envoy.render import BOOTSTRAP, bootstrap, pipe
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.secrets import resolve_secrets
@@ -83,6 +83,7 @@ class DockerTarget:
             PortTakenError: somebody else listens where the gateway should.
             EngineError, DownloadError: that machine cannot.
         """
+        refuse_misfit(self._plan(), self.model, self._exposure)
         machine = self._machine
         machine.check()
         if machine.is_podman:
@@ -285,11 +286,13 @@ class DockerTarget:
                 raise EngineError("the gateway did not divide the traffic", found=problem)
 
     def down(self) -> None:
-        """Take the route away, then the containers."""
+        """Take the route away, then the containers; what they leave (networks, volumes) goes at the call after."""
         with self._lock():
             plan = self._plan().without(self.model)
             self._follow(plan)
-            self._end(self._machine.containers(model=self.model))
+            self._end(self._sweep())
+            if not plan.sites:
+                self._machine.remove_network()
 
     # --- looking ---------------------------------------------------------------------------------------------------
     def seen(self, revisions: Sequence[int]) -> Mapping[int, Seen]:

@@ -116,15 +116,30 @@ class Machine:
         if known:
             return known
         problem = ""
-        for subnet in _SUBNETS:
+        for subnet in (self._unused_subnet(), *_SUBNETS):
             try:
-                self.api.json("POST", "/networks/create", bodies.network(subnet))
-                return subnet
+                if subnet:
+                    self.api.json("POST", "/networks/create", bodies.network(subnet))
+                    return subnet
             except ApiError as error:
                 problem = "; ".join(error.found)
                 if error.status == 409 and (known := self._subnet()):
                     return known
         raise EngineError("cannot make a network for replicas", found=problem, next="docker network ls shows others")
+
+    def _unused_subnet(self) -> str:
+        """A subnet that the engine itself would take, because it knows the machine's routes; "" when it has none.
+
+        Replicas keep their addresses, which Docker allows only in a subnet that was asked for: so it is taken once
+        without asking, given back, and asked for.
+        """
+        with suppress(ApiError, KeyError, IndexError):
+            trial = self.api.json("POST", "/networks/create", bodies.network())["Id"]
+            try:
+                return str(self.api.json("GET", f"/networks/{trial}")["IPAM"]["Config"][0]["Subnet"])
+            finally:
+                self.api.json("DELETE", f"/networks/{trial}")
+        return ""
 
     def _subnet(self) -> str:
         try:

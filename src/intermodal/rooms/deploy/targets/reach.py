@@ -10,9 +10,11 @@ Rules, in order:
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 from http.client import HTTPConnection
 from pathlib import Path
@@ -84,8 +86,7 @@ class Ssh:
         program = shutil.which("ssh", path=host.environment.get("PATH"))
         if program is None:
             raise EngineError(f"cannot reach {self.name}", found="there is no ssh program here", next="install OpenSSH")
-        folder = host.runtime_dir / "ssh"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = _private(host.runtime_dir.with_name(f"{host.runtime_dir.name}-ssh"))
         self._environment = dict(host.environment)
         self._command = [
             *(program, "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_S}"),
@@ -159,6 +160,15 @@ class Through(HTTPConnection):
             context.check_hostname = False
             plain = context.wrap_socket(plain)
         self.sock = plain
+
+
+def _private(folder: Path) -> Path:
+    """A folder that is ours alone, made when missing; not among containers' folders, which are swept."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise EngineError(f"the folder for ssh's sockets {folder} is not ours alone", next="remove it")
+    return folder
 
 
 def reachable(address: str) -> str:
