@@ -23,6 +23,7 @@ from intermodal.rooms.deploy.verdict import Finding
 
 if TYPE_CHECKING:
     from intermodal.rooms.deploy.target import Target
+    from intermodal.rooms.watch.drift import Drift
     from intermodal.rooms.watch.feedback_file import Labelled
 
 _SHOWN = 5
@@ -143,3 +144,38 @@ def _finding(state: StateFile, model: Model) -> Finding | None:
     tallies = answers.tallies(state, model, stored.id)
     assert rollout.stable is not None
     return wrong_answers(tallies, stable=rollout.stable, canary=rollout.candidate, rules=read_memory(stored).rules)
+
+
+class Drifted(Struct, frozen=True):
+    """How a model's predictions moved since its promotion."""
+
+    model: str
+    target: str
+    revision: int
+    drift: Drift
+
+
+def drift(name: str, *, host: Host, events: Events = SILENT, target: str | None = None) -> Drifted:
+    """Look at the predictions of the revision that has the traffic, and tell when they have moved.
+
+    Raises:
+        InputError: nothing of the model is deployed.
+    """
+    from intermodal.rooms.watch.drift_kept import look_and_keep
+    from intermodal.rooms.watch.memory import read_memory
+    from intermodal.rooms.watch.notify import Notifier
+
+    with StateFile.of(host) as state:
+        model = find(state, name, target)
+        if model.current is None:
+            raise InputError(f"nothing of {name} is deployed on {model.target}", next="intermodal deploy IMAGE")
+        stored = state.rollout(model)
+        assert stored is not None
+        notify = read_memory(stored).notify
+        notifier = Notifier(notify.webhook or "", notify.command or "", host=host, events=events)
+        place = target_of(model.target, model.name, model.exposure, pipeline.open_store(host), host, events)
+        try:
+            found = look_and_keep(state, model, model.current, place, notifier.tell)
+        finally:
+            notifier.close()
+        return Drifted(model.name, model.target, model.current, found)

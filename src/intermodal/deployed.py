@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from intermodal.oci.layout import Store
     from intermodal.rooms.deploy.target import Seen, Target
     from intermodal.rooms.watch.copies import Compared
+    from intermodal.rooms.watch.drift import Drift
 
 
 class Deployment(Struct, frozen=True):
@@ -39,6 +40,7 @@ class Deployment(Struct, frozen=True):
     seen: Mapping[int, Seen] | None = None  # None: not looked at
     shares: tuple[tuple[int, int], ...] = ()  # what the gateway confirms
     compared: Compared | None = None  # of copies, where there were any
+    drift: Drift | None = None  # of the revision that has the traffic, when no rollout runs and it was looked at
     nothing_to_do: bool = False
 
     @property
@@ -56,10 +58,12 @@ def status_of(state: StateFile, model: Model, host: Host, *, look: bool = True) 
     """How a model stands; with `look` the target is asked, too."""
     from intermodal.rooms.deploy.writer import who_writes
     from intermodal.rooms.watch.beside import compared_in
+    from intermodal.rooms.watch.drift_kept import drift_now
 
     stored, revisions = state.rollout(model), state.revisions(model)
     target = target_of(model.target, model.name, model.exposure, pipeline.open_store(host), host, SILENT)
     traffic = target.traffic() if look else None
+    settled = look and model.current is not None and (stored is None or stored.over)
     return Deployment(
         model=model.name,
         target=model.target,
@@ -71,6 +75,7 @@ def status_of(state: StateFile, model: Model, host: Host, *, look: bool = True) 
         seen=target.seen([one.number for one in revisions]) if look else None,
         shares=traffic.weights if traffic is not None else (),
         compared=compared_in(state, stored) if stored is not None else None,
+        drift=drift_now(state, model, model.current, target) if settled and model.current is not None else None,
     )
 
 

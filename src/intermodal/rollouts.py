@@ -263,6 +263,7 @@ def _begin(
 def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored:
     """Watch a rollout until it is over."""
     from intermodal.rooms.watch.beside import Beside
+    from intermodal.rooms.watch.drift_kept import begin_drift
     from intermodal.rooms.watch.loop import Watcher
     from intermodal.rooms.watch.memory import read_memory
     from intermodal.rooms.watch.notify import Notifier
@@ -283,6 +284,8 @@ def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored
         beside = Beside(writer, stored, target, tolerance)
         watcher = Watcher(writer, stored, target, replays, beside=beside, tell=notifier.tell, events=events)
         watcher.run()
+        if watcher.stored.rollout.phase is Phase.PROMOTED:
+            begin_drift(writer.state, model, watcher.stored.rollout.candidate, target)
         return watcher.stored
     except KeyboardInterrupt:
         events.warning(f"nobody watches {model.name} now: intermodal watch {model.name} goes on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,22 @@ from typing import Any
 import pytest
 from support.engines import need
 
+from intermodal.cli.metrics_text import metrics_text
+from intermodal.deployed import Deployment
+from intermodal.rooms.deploy.revision import Revision, RevisionState
+from intermodal.rooms.deploy.rollout import Hold, Phase, Plan, Rollout
+from intermodal.rooms.deploy.target import Seen
 from intermodal.rooms.render import About, Place
 from intermodal.rooms.render.alerts import alerts
 from intermodal.rooms.render.grafana import dashboard
 from intermodal.rooms.render.prometheus import scrape
 from intermodal.rooms.render.yaml_text import yaml_text
+from intermodal.rooms.watch.drift import Drift, Shift
 
 ABOUT = About("digits", Place.DOCKER, target="local", max_error_rate=0.05, max_p99_s=0.5)
 COMPOSE = About("digits", Place.COMPOSE, version="1.0.0")
 R = 'model="digits", revision="2"'
+STATES = ((1, RevisionState.STABLE), (2, RevisionState.CANDIDATE))
 
 
 def promtool(*words: str, folder: Path) -> str:
@@ -154,3 +162,31 @@ def check(folder: Path, series: list[dict[str, str]], wanted: set[str], when: st
     document = {"rule_files": ["alerts.yml"], "evaluation_interval": every, "tests": tests}
     (folder / "tests.yml").write_bytes(yaml_text(document))
     promtool("test", "rules", "tests.yml", folder=folder)
+
+
+def test_metrics_of_rollouts_are_such_as_prometheus_takes() -> None:
+    digest = f"sha256:{1:064x}"
+    revisions = tuple(Revision(number, digest, digest, state=state) for number, state in STATES)
+    shift = Shift("label", 0.3, 0.1, 600, 'a "class"', 0.1, 0.4)
+    one = Deployment(
+        model="digits",
+        target='ssh://a"b',
+        endpoint="",
+        revisions=revisions,
+        rollout=Rollout(2, 1, Plan(), phase=Phase.HELD, held=Hold.SHIFT, weight_percent=10),
+        seen={1: Seen(1, 1), 2: Seen(1, 0)},
+        shares=((1, 100), (2, 0)),
+        drift=Drift(shifts=(shift,)),
+    )
+    text = metrics_text([one, one])
+    done = subprocess.run(
+        [need("promtool"), "check", "metrics"], input=metrics_text([one]), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert 'intermodal_rollout_held{model="digits",target="ssh://a\\"b"} 1' in text
+    assert 'intermodal_revision_healthy{model="digits",target="ssh://a\\"b",revision="2",state="candidate"} 0' in text
+    assert 'intermodal_drift_warning{model="digits",target="ssh://a\\"b",revision="1",output="label"} 1' in text
+    assert text.count("# TYPE intermodal_rollout_held gauge") == 1
+    asked = "".join(content.decode() for content in [*alerts(ABOUT).files.values(), *dashboard(ABOUT).files.values()])
+    for name in re.findall(r"intermodal_(?:rollout|revision|drift)_\w+", asked):
+        assert f"# TYPE {name} gauge" in text, f"{name} is asked for, and nobody tells it"

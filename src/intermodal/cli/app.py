@@ -39,6 +39,7 @@ SECTIONS = {
         "abort": "End a rollout; the stable revision keeps the traffic.",
         "rollback": "Go back to the revision before, or to an earlier one.",
         "feedback": "Say what answers should have been; wrong ones count in the verdict.",
+        "drift": "Compare live predictions with those at promotion; a warning, never an action.",
         "history": "List a model's revisions, and check the deployment log.",
         "logs": "Show what a revision's containers wrote.",
         "render": "Write files for Prometheus, Grafana or compose.",

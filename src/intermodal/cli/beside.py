@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from intermodal.rooms.watch.copies import Compared
+    from intermodal.rooms.watch.drift import Drift
 
 
 def copies_document(found: Compared) -> dict[str, object]:
@@ -36,3 +37,35 @@ def copies_rows(found: Compared) -> list[tuple[str, str]]:
     share = f" ({100 * found.disagreed / found.pairs:.3g} %)" if found.pairs else ""
     rows = [("copies", f"{found.disagreed} of {found.pairs} answered otherwise{share}")]
     return rows + [("", one.sentence()) for one in found.worst]
+
+
+def drift_document(found: Drift) -> dict[str, object]:
+    """Drift as `--json` shows it."""
+    return {
+        "warns": found.warns,
+        "compared_outputs": [one.choice.output for one in found.outputs],
+        "predictions_since": found.waiting,
+        "shifts": [
+            {
+                "output": one.output,
+                "warns": one.warns,
+                "stability_index": round(one.index, 6),
+                "chance": round(one.chance, 6),
+                "predictions": one.predictions,
+                "class": one.class_name,
+                "share_then": round(one.share_then, 6),
+                "share_now": round(one.share_now, 6),
+            }
+            for one in found.shifts
+        ],
+    }
+
+
+def drift_rows(found: Drift) -> list[tuple[str, str]]:
+    """Drift as a person reads it."""
+    if not found.outputs:
+        return [("drift", "too few predictions yet to compare with")]
+    if not found.shifts:
+        return [("drift", f"{found.waiting} predictions since promotion; compared from 500 on")]
+    lines = [("" if one.warns else "none: ") + one.sentence() for one in found.shifts]
+    return [("" if index else "drift", line) for index, line in enumerate(lines)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from intermodal.cli.beside import copies_document, copies_rows
+from intermodal.cli.beside import copies_document, copies_rows, drift_document, drift_rows
 from intermodal.cli.output import Output, table
 from intermodal.cli.session import Session
 
@@ -60,6 +60,7 @@ def document(found: Deployment) -> dict[str, object]:
             "verdicts": [verdict_document(at_s, verdict) for at_s, verdict in found.verdicts],
         },
         "copies": None if found.compared is None else copies_document(found.compared),
+        "drift": None if found.drift is None else drift_document(found.drift),
         "watched_by": found.watched_by or None,
         "nothing_to_do": found.nothing_to_do,
     }
@@ -112,6 +113,8 @@ def text(found: Deployment, *, verdict: bool = True) -> str:
         rows += [("" if index else "verdict", line) for index, line in enumerate(found.verdicts[-1][1].explain())]
     if found.compared is not None and found.running:
         rows += copies_rows(found.compared)
+    if found.drift is not None and found.drift.shifts:
+        rows += drift_rows(found.drift)
     rows += [("next", line) for line in _next(found)]
     return table(rows)
 

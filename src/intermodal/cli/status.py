@@ -16,15 +16,22 @@ _EVERY_S = 1.0
 
 @make("status", example=["intermodal status", "intermodal status digits --watch", "intermodal status digits --json"])
 @click.argument("model", required=False)
+@click.option("--metrics", is_flag=True, help="As metrics, for the textfile collector of node_exporter.")
 @click.option("--watch", is_flag=True, help="Show it until the rollout is over, or Ctrl-C.")
 @to_option
-def command(session: Session, model: str | None, watch: bool, target: str | None) -> Output:
+def command(session: Session, model: str | None, metrics: bool, watch: bool, target: str | None) -> Output:
     """Show what is deployed, who gets which traffic, and the last verdict.
 
     Traffic is what the gateway confirms. A verdict says what it rests on, and how large a regression it could still
     have missed.
     """
     from intermodal import rollouts
+
+    if metrics:
+        from intermodal.cli.metrics_text import metrics_text
+
+        told = metrics_text(rollouts.status(model, host=session.host, target=target))
+        return session.output({"metrics": told}, told.rstrip("\n"))
 
     def look() -> tuple[list[dict[str, object]], str, bool]:
         found = rollouts.status(model, host=session.host, target=target)
