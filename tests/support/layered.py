@@ -36,6 +36,9 @@ if behaviour.get("dies"):
     sys.exit("the model file is damaged")
 if behaviour.get("dies_when_checking") and check == "fail":
     sys.exit("golden cases differ")
+mode = os.environ.get("INTERMODAL_MODE")
+if behaviour.get("mode") and check == "fail" and mode != behaviour["mode"]:
+    sys.exit("told to run elsewhere than was measured")
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -46,6 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
+        if self.path == "/v2/models/scaled/config" and behaviour.get("mode"):
+            return self.answer(200, {"parameters": {"mode": {"string_value": behaviour["mode"]}}})
         reason = behaviour.get("not_ready")
         self.answer(503 if reason else 200, {"ready": not reason, "reason": reason or ""})
     def do_POST(self):

@@ -86,6 +86,16 @@ def test_image_that_answers_as_recorded_passes(bench: Bench) -> None:
     assert "3 golden cases recorded in training" in report.summary()
 
 
+def test_the_mode_that_the_server_measured_is_reported_and_used_in_the_second_start(bench: Bench) -> None:
+    image = bench.image(1.5, mode="inline")
+    report = bench.check(image)
+    assert report.passed, report.explain()
+    assert report.mode == "inline"
+    known = find_report(image, store=bench.store, engine=bench.engine)
+    assert known is not None and known.mode == "inline"
+    assert bench.check(bench.image(1.5, mode="sideways")).as_json()["mode"] == "auto"
+
+
 def test_other_answers_fail_with_case_place_and_size(bench: Bench) -> None:
     report = bench.check(bench.image(1.5, 4.0, factor=2.5))
     assert not report.passed

@@ -168,3 +168,19 @@ def test_only_what_is_new_is_passed_on(before: str, now: str, new: str) -> None:
 def test_unknown_engine_is_named(ground: tuple[SandboxEngine, Digest], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no engine 'dokcer'"):
         get_engine("dokcer", Store(tmp_path), read())
+
+
+def test_the_server_is_told_where_a_check_found_the_model_to_run_best(ground: tuple[SandboxEngine, Digest]) -> None:
+    class Refuses:
+        name = "sandbox"
+        asked: list[RunRequest] = []
+
+        def start(self, request: RunRequest) -> LocalContainer:
+            self.asked.append(request)
+            raise EngineError("enough")
+
+    engine = Refuses()
+    for mode in ("inline", ""):
+        with pytest.raises(EngineError):
+            serve(ground[1], engine=engine, port=0, events=Events(), mode=mode)  # type: ignore[arg-type]
+    assert [request.environment for request in engine.asked] == [{"INTERMODAL_MODE": "inline"}, {}]

@@ -195,8 +195,6 @@ def test_predictor_needs_no_artifact(tmp_path: Path) -> None:
         ('[[pipeline.steps]]\nname = "a"', "[pipeline]"),
         ('[environment]\naccelerator = "cuda"', "cuda"),
         ('[environment]\ncompression = "zstd"', "zstd"),
-        ('[serve]\nmode = "inline"', "inline"),
-        ('[serve]\nmode = "thread"', "thread"),
     ],
 )
 def test_keys_that_would_change_the_image_are_refused(text: str, named: str, tmp_path: Path) -> None:
