@@ -213,6 +213,13 @@ def test_a_model_that_cannot_load_in_the_front_says_so_or_stays_in_its_worker(tm
         assert any("not beside an event loop" in str(line.get("reason")) for line in server.log())
 
 
+def test_a_model_that_exits_while_it_loads_is_told_on_the_probe(tmp_path: Path) -> None:
+    root = write_root(tmp_path, echo_settings(), app={"echo.py": "raise SystemExit('not today')\n"}, golden=golden())
+    with serve(root, mode="thread", wait=False, linger_s=0) as server:
+        assert server.process.wait(60) == 1
+        assert any("SystemExit: not today" in str(line.get("reason")) for line in server.log())
+
+
 def test_a_model_whose_packages_would_break_the_front_answers_in_a_worker(tmp_path: Path) -> None:
     old = ("msgspec==0.18.0", "orjson==3.9.0", "httptools==0.6.0", "uvicorn==0.13.4", "click==7.1.2")
     code = (

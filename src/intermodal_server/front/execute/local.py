@@ -15,13 +15,14 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 from intermodal_server import contract
 from intermodal_server.contract import ModelSettings
 from intermodal_server.front.execute.batcher import Job
-from intermodal_server.log import Log
+from intermodal_server.log import Log, in_words
 from intermodal_server.options import Options, front_site
 from intermodal_server.placement import model_site
 from intermodal_server.rows import merge
@@ -30,7 +31,7 @@ from intermodal_server.worker.backends.interface import Backend
 from intermodal_server.worker.call import Answer, Failure, call
 from intermodal_server.worker.measure import measure
 from intermodal_server.worker.measured import Measured
-from intermodal_server.worker.model import load_model
+from intermodal_server.worker.model import LoadError, load_model
 from intermodal_server.worker.threads import set_threads
 
 
@@ -109,8 +110,11 @@ class ModelThread:
                 self._backend = self._make()
                 load_s = time.monotonic() - begin_s
                 found = measure(self._backend, settings, cases, load_s=load_s, mode=mode)
-            except BaseException as error:
+            except LoadError as error:
                 self._post(_set_exception, future, error)
+            except BaseException as error:  # a model may raise anything while it loads, SystemExit too
+                reason = f"the model cannot be loaded: {in_words(error)}"
+                self._post(_set_exception, future, LoadError(reason, traceback.format_exc()))
             else:
                 self._post(_set_result, future, found)
 
@@ -161,6 +165,6 @@ def _set_result(future: asyncio.Future[Measured], found: Measured) -> None:
         future.set_result(found)
 
 
-def _set_exception(future: asyncio.Future[Measured], error: BaseException) -> None:
+def _set_exception(future: asyncio.Future[Measured], error: LoadError) -> None:
     if not future.done():
-        future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        future.set_exception(error)
