@@ -33,7 +33,8 @@ from intermodal.deployed import Deployment
 from intermodal.events import Events
 from intermodal.host import Host, read
 from intermodal.project.load import load as load_project
-from intermodal.rooms.deploy.rollout import Phase
+from intermodal.rooms.deploy.rollout import Do, Phase
+from intermodal.rooms.deploy.state import StateFile
 from intermodal.rooms.deploy.wish import Overrides
 from intermodal_server.contract import ServeSettings
 
@@ -128,7 +129,9 @@ def tell(target: str, size: Size, show: Callable[[str], object] = print) -> Load
             served_image(store, f"{MODEL}:{number}", source, cases=cases, serve=serve)
         assert load_project(Path(), host).name == MODEL
         try:
-            return _told(host, events, Load(port, f"/v2/models/{MODEL}/infer", users, size.rate), size)
+            load = _told(host, events, Load(port, f"/v2/models/{MODEL}/infer", users, size.rate), size)
+            events.notice(figures(host))
+            return load
         finally:
             rollouts.down(MODEL, host=host, events=events)
     finally:
@@ -171,6 +174,21 @@ def _told(host: Host, events: Events, load: Load, size: Size) -> Load:
     assert {status for revision, status in load.answers if revision in "12"} == {200}
     assert load.answers["3", 500], "v3 was to answer with errors"
     return load
+
+
+def figures(host: Host) -> str:
+    """How long it took from a verdict until nobody got the new revision, and from the beginning to first traffic."""
+    back, first = [], []
+    with StateFile.of(host) as state:
+        for stored in [one for model in state.models() for one in state.rollouts(model)]:
+            for transition in state.transitions(stored):
+                weighed = any(action.do is Do.WEIGHT for action in transition.actions)
+                if weighed and transition.after.phase is Phase.ROLLING_BACK and transition.done_s is not None:
+                    back.append(transition.done_s - transition.at_s)
+                if transition.after.phase is Phase.JUDGING and transition.after.step == 0 and weighed:
+                    first.append(transition.at_s - stored.began_s)
+    shown = [" ".join(f"{seconds:.2f}" for seconds in sorted(found)) or "none" for found in (back, first)]
+    return f"verdict to 0 %: {shown[0]} s; beginning to first traffic: {shown[1]} s"
 
 
 def main(arguments: list[str] | None = None) -> int:
