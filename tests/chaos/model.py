@@ -16,6 +16,7 @@ import threading
 import time
 
 FIRST = 1_000_000.0
+CALL_S = 0.002  # of every call, so that going together pays
 LEAK_BYTES = 24 << 20
 PRINT_BYTES = 64 << 20
 kept: list[bytearray] = []
@@ -113,8 +114,8 @@ BEFORE = {
     "recursion": lambda: deep(0),
 }
 INSTEAD = {
-    "nan": lambda right: [float("nan") if value >= FIRST else value for value in right],
-    "infinity": lambda right: [float("inf") if value >= FIRST else value for value in right],
+    "nan": lambda right: [float("nan") if value == bad("nan") else value for value in right],
+    "infinity": lambda right: [float("inf") if value == bad("infinity") else value for value in right],
     "ints": lambda right: [int(value) for value in right],
     "text": lambda right: [str(value) for value in right],
     "more": lambda right: [*right, 1.0],
@@ -133,8 +134,14 @@ INSTEAD = {
 KINDS = [*BEFORE, *INSTEAD]
 
 
+def bad(kind: str) -> float:
+    """What the model would answer to the value that asks for this kind."""
+    return (FIRST + KINDS.index(kind)) * 2 + 1
+
+
 class Model:
     def predict(self, x: list[float]) -> object:
+        time.sleep(CALL_S)
         right = [float(value) * 2 + 1 for value in x]
         answer: object = right
         for value in x:

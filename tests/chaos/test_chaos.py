@@ -15,11 +15,12 @@ from chaos.verdict import COLLATERAL, OWN, REFUSED, RIGHT, WRONG, ask_for, judge
 
 pytestmark = pytest.mark.xdist_group("chaos")
 
+MODES = ("inline", "thread", "workers")
 SHORT = ("exit", "hang", "fork", "stranger", "print", "odd", "unspeakable", "nan", "none", "ragged", "more")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["workers"])
+@pytest.mark.parametrize("mode", MODES)
 def test_nobody_pays_for_another(mode: str, tmp_path: Path) -> None:
     report = run(Plan(mode, 6.0, seed=3, kinds=SHORT), tmp_path)
     assert report.faults == []

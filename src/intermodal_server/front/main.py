@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BEAT_S = 0.5
 LAST_ANSWERS_S = 0.25
+LEAVE_IDLE_S = 2.0
 
 
 def run(arguments: list[str]) -> int:
@@ -232,7 +233,10 @@ class Front:
         self._server.stop_accepting()
         self._grpc.leave(self._settings.serve.timeout_s)
         self._server.close_after_answers()
-        await asyncio.sleep(LAST_ANSWERS_S)
+        for _ in range(int(LEAVE_IDLE_S / 0.05)):  # who was let in may still ask once
+            if not self._server.connections:
+                break
+            await asyncio.sleep(0.05)
         self._server.should_exit = True
 
     async def _drain(self) -> None:

@@ -263,6 +263,7 @@ class Supervisor:
             child.reason, child.deaf_s = reason, self._now_s  # threads of a model may keep it from ending
         elif kind == "ready":
             self._fronts.ever_ready = True
+            child.loaded_bytes = child.noticed_bytes = family_bytes(child.pid)  # with the model, if it is there
             self._log.info("ready", cases=message.get("cases"))
         elif kind == "unfit" and not self._failure:
             self._give_up(reason)
@@ -290,6 +291,7 @@ class Supervisor:
             front.killed_for = reason
             self._circuit.died(self._now_s, self._nursery.answers)
             self._last_death = f"last: {reason}"
-            self._fronts.retire(front, reason, beside=False, leave_s=LEAVE_HUNG_S)
+            beside = self._memory.room_for(front.loaded_bytes)
+            self._fronts.retire(front, reason, beside=beside, leave_s=LEAVE_HUNG_S)
         else:
             self._crew.kill(pid, reason)

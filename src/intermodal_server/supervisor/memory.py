@@ -80,6 +80,7 @@ class MemoryWatch:
         self.limit_bytes: int | None = min((bound for bound in bounds if bound), default=None)
         self._kills = self.kernel_kills()
         self.pause_s = CALM_S  # until the next look
+        self._used_bytes = 0
 
     def kernel_kills(self) -> int:
         """How many processes of the container the kernel has killed for want of memory."""
@@ -89,6 +90,10 @@ class MemoryWatch:
         """Whether it has done so since this was last asked."""
         before, self._kills = self._kills, self.kernel_kills()
         return self._kills > before
+
+    def room_for(self, size_bytes: int) -> bool:
+        """Whether so much more fits, as far as the last look tells."""
+        return self.limit_bytes is None or self._used_bytes + size_bytes < REPLACE * self.limit_bytes
 
     def look(self, own_pid: int, children: Iterable[Child], models: Iterable[Child], log: Log) -> Verdict | None:
         """Measure everybody, and judge.
@@ -113,5 +118,6 @@ class MemoryWatch:
         used = sum(measured.values()) + resident_bytes(own_pid)
         group_used = self._group.used_bytes() if self._group else None
         used = min(used, used if group_used is None else group_used)
+        self._used_bytes = used
         self.pause_s = TENSE_S if used >= TENSE * self.limit_bytes else CALM_S
         return judge(used, self.limit_bytes, sizes)

@@ -7,7 +7,8 @@ Rules, in order:
 1. A full queue refuses at once with 429; a request that waited `timeout_s` without reaching the model gets 503.
 2. A caller who has gone is dropped before the model is asked.
 3. A batch that fails is tried again, so that nobody pays for a neighbour: in halves when the model raised or
-   miscounted, request by request when its process died or hung. What fails alone is that request's own failure.
+   miscounted, request by request when its process died or hung, or when the answer does not look like the model's
+   (`forms`). What fails alone is that request's own failure.
 4. A batch has half of `timeout_s`; after it hung, its requests share the other half, so that the one at fault cannot
    use up the time of the others. Who waits for a replacement of what his neighbour broke may wait `timeout_s` more.
 5. Outputs need one row for each row that went in. Where requests fail together and succeed alone, batching is turned
@@ -25,6 +26,7 @@ from typing import Callable, Optional, Protocol
 from intermodal_server.contract import ModelSettings
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.decide import Decision
+from intermodal_server.front.execute.forms import Forms
 from intermodal_server.front.execute.policy import Batch, Limits, Policy, Request
 from intermodal_server.front.limits import Refusal
 from intermodal_server.log import Log
@@ -38,6 +40,11 @@ MAX_BATCH_BYTES = 64 << 20
 FRUITLESS_BATCHES = 3
 LEAST_TIMER_S = 0.001  # uvloop counts in milliseconds, and rounds less than half of one to nothing
 RETRY = ((b"retry-after", b"1"),)
+ANY_FORM = Forms()
+
+
+class FormError(ValueError):
+    """A batch was answered in a form that is not the model's."""
 
 
 class Copy(Protocol):
@@ -92,6 +99,7 @@ class Batcher:
         *,
         lost: Callable[[Copy, str, Sequence[Job]], None],
         each_turn: bool = False,
+        forms: Forms = ANY_FORM,
     ) -> None:
         """An executor without a copy of the model.
 
@@ -100,6 +108,7 @@ class Batcher:
             decision: mode and batching.
             log: where notices go.
             lost: told when a copy is of no more use, why, and with which jobs; the copy is forgotten already.
+            forms: what answers look like; a batch whose answer looks otherwise is tried again request by request.
             each_turn: run batches at the end of an event-loop turn, not at once; copies then answer inside `ask`.
         """
         self._settings = settings
@@ -107,13 +116,13 @@ class Batcher:
         self._log = log
         self._lost = lost
         self._each_turn = each_turn
+        self._forms = forms
         self._loop = asyncio.get_running_loop()
         self._policy: Policy[Job] = Policy(Limits())
         self._copies: dict[int, Copy] = {}
         self._changed = asyncio.Event()
         self._busy: set[Copy] = set()
         self._retiring: dict[int, Callable[[], None]] = {}
-        self._shut: Optional[Refusal] = None
         self._pump_due = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self._fruitless = 0
@@ -160,8 +169,6 @@ class Batcher:
         for tensor in inputs:
             size += len(tensor.data)
         policy = self._policy
-        if self._shut is not None:
-            raise self._shut
         if len(policy) >= MAX_QUEUED or policy.queued_bytes + size > MAX_QUEUED_BYTES:
             raise Refusal(429, "too many requests are waiting", headers=RETRY)
         job = Job(exchange, inputs, self._loop.create_future(), time.monotonic())
@@ -203,11 +210,6 @@ class Batcher:
             self._retiring[id(copy)] = idle
         else:
             idle()
-
-    def shut(self, refusal: Refusal) -> None:
-        """Refuse everything that waits, and all that comes: this process is about to be replaced."""
-        self._shut = refusal
-        self.refuse_waiting(refusal)
 
     def refuse_waiting(self, refusal: Refusal) -> None:
         """Refuse every request that has not reached the model: nobody will come to take it."""
@@ -275,6 +277,8 @@ class Batcher:
                 self._give(jobs, answer, batch.rows, predict_s)
             except RowCountError as error:
                 self._fail(jobs, Failure("rows", str(error)), predict_s)
+            except FormError:
+                self._fail(jobs, Failure("form"), predict_s)
         idle = self._retiring.pop(id(copy), None)
         if isinstance(answer, Failure) and answer.kind in ("gone", "hung"):
             self.remove(copy)
@@ -293,6 +297,8 @@ class Batcher:
     def _give(self, jobs: Sequence[Job], outputs: list[Tensor], rows: int, predict_s: float) -> None:
         if self._row_model:
             check_rows(outputs, rows)
+        if len(jobs) > 1 and not self._forms.fit(outputs):
+            raise FormError
         answers = [own(outputs)] if len(jobs) == 1 else split(outputs, [job.rows for job in jobs])
         for job in jobs:
             if job.trial is not None:

@@ -20,8 +20,9 @@ from typing import Any, Callable, Optional
 
 from intermodal_server.contract import GOLDEN_PATH, ModelSettings
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.execute.batcher import RETRY, Batcher, Copy, Job
+from intermodal_server.front.execute.batcher import Batcher, Copy, Job
 from intermodal_server.front.execute.decide import Decision, decide, decide_mode
+from intermodal_server.front.execute.forms import Forms
 from intermodal_server.front.execute.local import InlineModel, ModelThread, load
 from intermodal_server.front.execute.workers import Workers
 from intermodal_server.front.limits import Refusal
@@ -62,7 +63,17 @@ class Execution:
         self._failure: Optional[LoadError] = None
         self._came: set[int] = set()  # process ids of workers that were of use
         self._workers = Workers(self._ask_to_kill, log)
-        self._batcher = self._workers.batcher = Batcher(settings, UNDECIDED, log, lost=self._workers.lost)
+        self._cases = self._golden_cases()
+        self._forms = Forms.of(self._cases, settings.signature)
+        self._batcher = self._workers.batcher = Batcher(
+            settings, UNDECIDED, log, lost=self._workers.lost, forms=self._forms
+        )
+
+    def _golden_cases(self) -> list[dict[str, Any]]:
+        try:
+            return read_cases(self._options.path(GOLDEN_PATH))
+        except GoldenError:  # the start check says so
+            return []
 
     # --- an executor --------------------------------------------------------------------------------------------------
     @property
@@ -132,11 +143,7 @@ class Execution:
         threads = 1 if mode == "inline" else self._threads  # of so light a model a second one would mostly wait
         thread = ModelThread(lambda: load(options, settings, threads, log), log)
         try:
-            cases = read_cases(options.path(GOLDEN_PATH))
-        except GoldenError:  # the start check says so
-            cases = []
-        try:
-            measured = await thread.load(settings, cases, mode=False)
+            measured = await thread.load(settings, self._cases, mode=False)
         except LoadError as error:
             thread.close()
             log.error("the model cannot be loaded", reason=str(error), traceback=error.details)
@@ -148,7 +155,7 @@ class Execution:
         log.info("model loaded", model=settings.name, backend=settings.backend, python=sys.version.split()[0])
         decision = decide(settings.serve, mode, reason, measured)
         inline = mode == "inline"
-        self._batcher = Batcher(settings, decision, log, lost=self._lost_here, each_turn=inline)
+        self._batcher = Batcher(settings, decision, log, lost=self._lost_here, each_turn=inline, forms=self._forms)
         self._batcher.add(InlineModel(thread.backend, log) if inline else thread)
         if inline:
             thread.close()
@@ -196,8 +203,9 @@ class Execution:
 
     # --- the model here hangs -----------------------------------------------------------------------------------------
     def _lost_here(self, copy: Copy, why: str, jobs: Sequence[Job]) -> None:
-        """The thread hangs and nobody can end it: another front is wanted, once the answers of this one are out."""
+        """The thread hangs and nobody can end it: another one goes on, until another front can take over."""
         ids = [job.exchange.request_id for job in jobs]
         self._log.error("the model hangs; the front is replaced", request=ids[0], batch=len(ids), reason=why)
-        self._batcher.shut(Refusal(503, "the model process is being replaced", headers=RETRY, close=True))
+        assert isinstance(copy, ModelThread)
+        self._batcher.add(copy.another())
         self._tell("kill", pid=os.getpid(), reason=why)

@@ -148,6 +148,13 @@ class ModelThread:
         """A thread cannot be ended: the batch is answered, the process has to be replaced."""
         self._conclude(self._turn, Failure("hung", "no answer in time"))
 
+    def another(self) -> ModelThread:
+        """A thread with the same model, for one that hangs."""
+        thread = ModelThread(self._make, self._log)
+        thread._backend = self._backend
+        self.close()  # should it ever come back
+        return thread
+
     def close(self) -> None:
         """End the thread after what it does now."""
         self._tasks.put(None)
