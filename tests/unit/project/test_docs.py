@@ -9,14 +9,37 @@ import pytest
 from support.envs import CHECKOUT
 
 from intermodal.project import faults
-from intermodal.project.schema import Check, Environment, Model, Push, Serve, Table
+from intermodal.project.schema import (
+    Analysis,
+    Check,
+    Deploy,
+    Environment,
+    Model,
+    Notify,
+    Push,
+    Resources,
+    Serve,
+    Step,
+    Table,
+)
 
 PAGE = (CHECKOUT / "docs/reference/project-file.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("header", "schema"),
-    [("[model]", Model), ("[environment]", Environment), ("[serve]", Serve), ("[check]", Check), ("[push]", Push)],
+    [
+        ("[model]", Model),
+        ("[environment]", Environment),
+        ("[serve]", Serve),
+        ("[check]", Check),
+        ("[push]", Push),
+        ("[deploy]", Deploy),
+        ("[[deploy.steps]]", Step),
+        ("[deploy.analysis]", Analysis),
+        ("[deploy.resources]", Resources),
+        ("[deploy.notify]", Notify),
+    ],
 )
 def test_keys_of_the_rooms_that_exist(header: str, schema: type[Table]) -> None:
     section = PAGE.partition(f"## `{header}`")[2].partition("\n## ")[0]
@@ -39,5 +62,5 @@ def test_keys_of_later_rooms() -> None:
     }
     for place, fields in faults._tables():
         name = faults.table_name(place)
-        if place[0] in ("scan", "sign", "deploy", "pipeline") and name != "[pipeline]":
+        if place[0] in ("scan", "sign", "pipeline") and name != "[pipeline]":
             assert shown[name] == fields, name
