@@ -19,16 +19,18 @@ from support.gateways import free_port
 from support.load import Load
 from support.served_image import body, golden, predictor, served_image
 
-from intermodal.errors import EngineError, InputError, PortTakenError, StoreError
+from intermodal import rollouts
+from intermodal.errors import EngineError, InputError, PortTakenError, RolloutBusyError, StoreError
 from intermodal.events import SILENT
 from intermodal.host import Host, read
 from intermodal.oci.layout import Store
-from intermodal.rollouts import _metadata
 from intermodal.rooms.deploy.live import replay
 from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
+from intermodal.rooms.deploy.state import StateFile
 from intermodal.rooms.deploy.target import Traffic
 from intermodal.rooms.deploy.targets.kept import Kept
 from intermodal.rooms.deploy.targets.sandbox import SandboxTarget
+from intermodal.rooms.deploy.wish import Overrides
 
 pytestmark = [pytest.mark.network, pytest.mark.sandbox, pytest.mark.slow]
 PATIENCE_S = 120.0
@@ -160,7 +162,7 @@ def test_golden_cases_reach_a_revision_without_traffic_and_count_for_nothing(tri
     bad = replace(bad, settings=Settings(environment=(("INTERMODAL_START_CHECK", "off"),)))
     tried.bring_up(bad)
     for one, passed in ((tried.revision(1), True), (bad, False)):
-        found = replay(target, one.number, tried.exposure, _metadata(one, tried.store, tried.host, SILENT))
+        found = replay(target, one.number, tried.exposure, rollouts._metadata(one, tried.store, tried.host, SILENT))
         assert (found.passed, found.cases) == (passed, 3), found
     assert found.problems[0] == "case 3: label[0] is 'even', 'odd' was recorded"
     scraped = target.scrape([1, 2])
@@ -172,7 +174,10 @@ def test_golden_cases_reach_a_revision_without_traffic_and_count_for_nothing(tri
     wait(lambda: not target.seen([2])[2].containers, "revision 2 to end")
     with pytest.raises(EngineError, match="still has traffic"):
         target.stop(1)
-    assert replay(target, 2, tried.exposure, _metadata(bad, tried.store, tried.host, SILENT)).passed in (None, False)
+    assert replay(target, 2, tried.exposure, rollouts._metadata(bad, tried.store, tried.host, SILENT)).passed in (
+        None,
+        False,
+    )
 
 
 def test_several_models_on_one_gateway_each_on_its_own(tried: Tried, host: Host, store: Store) -> None:
@@ -207,6 +212,15 @@ def test_a_taken_port_and_a_lost_image_are_told(tried: Tried) -> None:
     tried.target.start(lost)
     wait(lambda: tried.target.seen([9])[9].problem, "the keeper to say why")
     assert "ended 2 times" in tried.target.seen([9])[9].problem
+
+
+def test_of_two_deploys_at_once_one_is_told_who_is_at_it(tried: Tried, host: Host) -> None:
+    tried.revision(1)
+    wanted = Overrides(target="sandbox", port=tried.exposure.port)
+    with StateFile.of(host) as state, state.writer("sandbox", "parity", "intermodal deploy parity, process 1"):
+        with pytest.raises(RolloutBusyError, match="intermodal deploy parity, process 1"):
+            rollouts.deploy("parity:1", host=host, overrides=wanted)
+        assert state.models() == () and not tried.target.seen([1])[1].containers
 
 
 def test_watchers_that_are_killed_are_replaced_by_others() -> None:
