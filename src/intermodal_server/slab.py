@@ -63,8 +63,11 @@ class Slab:
         if size > MAX_BYTES:
             raise SlabError(f"{size} bytes of shared memory are too many")
         wanted = max(aligned(size), min(2 * self._size, KEPT_BYTES), 1 << 20)
-        if os.fstat(self.descriptor).st_size < wanted:
-            os.ftruncate(self.descriptor, wanted)
+        try:
+            if os.fstat(self.descriptor).st_size < wanted:
+                os.ftruncate(self.descriptor, wanted)
+        except OSError as error:
+            raise SlabError(f"shared memory cannot grow to {wanted} bytes: {error.strerror}") from error
         self._remap(wanted)
 
     def view(self, begin: int, size: int) -> memoryview:

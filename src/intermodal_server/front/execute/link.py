@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -49,8 +50,9 @@ class WorkerLink:
         self._answers: Optional[Slab] = None
         self._unsent: list[int] = []  # descriptors that go with the next frame
         if supported():
-            self._requests, self._answers = Slab.create(), Slab.create()
-            self._unsent = [self._requests.descriptor, self._answers.descriptor]
+            with contextlib.suppress(OSError):  # forbidden here, or no descriptors left: the socket will do
+                self._requests, self._answers = Slab.create(), Slab.create()
+                self._unsent = [self._requests.descriptor, self._answers.descriptor]
         self._outgoing: list[memoryview] = []
         self._received = bytearray()
         self._done: Optional[Callable[[Answer], None]] = None
@@ -65,8 +67,8 @@ class WorkerLink:
         try:
             slots, inline = place(_merged(jobs, rows), self._requests)
             self._send(pack(header, slots, inline, orjson.dumps))
-        except (SlabError, FrameError, MemoryError) as error:  # nothing was sent
-            self._loop.call_soon(self._conclude, Failure("input", f"the request is too large: {error}"))
+        except (SlabError, FrameError, MemoryError):  # nothing was sent
+            self._loop.call_soon(self._conclude, Failure("input", "the request is too large for this server"))
         except OSError as error:
             self._loop.call_soon(self._fail, str(error))
 
@@ -151,8 +153,10 @@ class WorkerLink:
             raise FrameError("tensors and bytes do not add up")
         if header.get("another_slab") and self._requests is not None:
             self._requests.close()
-            self._requests = Slab.create()
-            self._unsent = [self._requests.descriptor]
+            self._requests = None
+            with contextlib.suppress(OSError):
+                self._requests = Slab.create()
+                self._unsent = [self._requests.descriptor]
         for slab in (self._requests, self._answers):
             if slab is not None:
                 slab.relax()
