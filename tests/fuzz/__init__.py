@@ -1,4 +1,4 @@
-"""Fuzzing of the readers that meet bytes of strangers: zip (wheels, skops), tar (layers), ar (.debs), pickle (models).
+"""Fuzzing of the readers of strangers' bytes: zip (wheels, skops), tar (layers), ar (.debs), pickle (models), requests.
 
     python -m tests.fuzz --reader tar --minutes 15       coverage-guided where atheris installs, else by structure
     python -m tests.fuzz --reader all --runs 2000        a fixed number of mutations, the same every time

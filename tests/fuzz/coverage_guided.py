@@ -25,7 +25,7 @@ def _import_all() -> None:
             importlib.import_module(found.name)
 
 
-with atheris.instrument_imports(include=["intermodal", "zipfile"], enable_loader_override=False):
+with atheris.instrument_imports(include=["intermodal", "intermodal_server", "zipfile"], enable_loader_override=False):
     _import_all()
     from .campaign import CORPUS, Findings
     from .guard import limit_memory

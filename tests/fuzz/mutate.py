@@ -20,6 +20,8 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
+from . import mutate_requests
+
 BLOCK = 512
 MAX_BYTES = 1 << 16
 INFO = "demo-1.0.dist-info"
@@ -287,4 +289,7 @@ def pickle(data: bytes, chance: Random) -> bytes:
     return b"".join(pieces)
 
 
-_OF: dict[str, Callable[[bytes, Random], bytes]] = {"zip": zip_, "tar": tar, "ar": ar, "pickle": pickle}
+_OF: dict[str, Callable[[bytes, Random], bytes]] = {
+    "zip": zip_, "tar": tar, "ar": ar, "pickle": pickle,
+    "connection": mutate_requests.connection, "body": mutate_requests.body,
+}  # fmt: skip

@@ -20,6 +20,8 @@ from hostile.pickles.corpus import BENIGN, HOSTILE, WRAPPER, made, stream, wrapp
 from support import debs
 from support.wheels import make_wheel
 
+from .seeds_requests import bodies, connections
+
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MAX_SEED_BYTES = 24_000
@@ -28,7 +30,7 @@ MAX_SEED_BYTES = 24_000
 def write_seeds() -> int:
     """How many seeds lie in the corpus afterwards."""
     count = 0
-    for reader, seeds in {"zip": _zips(), "tar": _tars(), "ar": _ars(), "pickle": _pickles()}.items():
+    for reader, seeds in _all().items():
         folder = CORPUS / reader
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("seed-*"):
@@ -38,6 +40,13 @@ def write_seeds() -> int:
             (folder / f"seed-{name}").write_bytes(data)
             count += 1
     return count
+
+
+def _all() -> dict[str, dict[str, bytes]]:
+    return {
+        "zip": _zips(), "tar": _tars(), "ar": _ars(), "pickle": _pickles(),
+        "connection": connections(), "body": bodies(),
+    }  # fmt: skip
 
 
 def _zips() -> dict[str, bytes]:

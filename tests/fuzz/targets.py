@@ -33,6 +33,7 @@ from intermodal.rooms.build.wheels.scheme import Scheme
 from intermodal.rooms.inspect.detect import detect
 from intermodal.rooms.inspect.formats.interface import Opened
 
+from .front import read_body, read_connection
 from .guard import GUARD, Reader
 
 WHEEL = "demo-1.0-py3-none-any.whl"
@@ -109,7 +110,10 @@ def read_pickle(data: bytes, folder: Path) -> bool:
     return _inspect(path)
 
 
-READERS: dict[str, Reader] = {"zip": read_zip, "tar": read_tar, "ar": read_ar, "pickle": read_pickle}
+READERS: dict[str, Reader] = {
+    "zip": read_zip, "tar": read_tar, "ar": read_ar, "pickle": read_pickle,
+    "connection": read_connection, "body": read_body,
+}  # fmt: skip
 
 
 def run(reader: str, data: bytes, folder: Path) -> bool:

@@ -117,7 +117,7 @@ def test_a_planted_fault_is_found(watched: dict[str, str]) -> None:
     assert watched["planted"] == "1"
 
 
-@pytest.mark.parametrize("reader", ["zip", "tar", "ar", "pickle"])
+@pytest.mark.parametrize("reader", ["zip", "tar", "ar", "pickle", "connection", "body"])
 def test_a_reader_survives(reader: str, tmp_path: Path) -> None:
     words = ("--reader", reader, "--runs", str(RUNS), "--engine", "structure", "--out", str(tmp_path))
     done = python("-m", "tests.fuzz", *words)
