@@ -18,6 +18,8 @@ from intermodal.deployed import Deployment, find, status_of, target_of
 from intermodal.errors import EngineError, InputError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
+from intermodal.oci.descriptor import INDEXES
+from intermodal.rooms.deploy.answers import forget_answers
 from intermodal.rooms.deploy.chain import Line
 from intermodal.rooms.deploy.revision import Revision, RevisionState
 from intermodal.rooms.deploy.rollout import Command, Phase, Plan, Rollout
@@ -25,6 +27,7 @@ from intermodal.rooms.deploy.state import Model, StateFile, Stored
 from intermodal.rooms.deploy.wish import Overrides, Wish, wish_of
 
 if TYPE_CHECKING:
+    from intermodal.oci.descriptor import Descriptor
     from intermodal.oci.layout import Store
     from intermodal.project.value import Project
     from intermodal.rooms.check.metadata import Metadata
@@ -59,21 +62,24 @@ def deploy(
         InputError: a rollout of something else is not over.
         HostError: the target cannot do it; nothing has changed for users.
     """
+    from intermodal.rooms.check import measured_mode
     from intermodal.rooms.watch.service import leave
 
     store = pipeline.open_store(host)
     project = pipeline.load(Path(reference), host=host, events=events) if Path(reference).exists() else None
     named = str(pipeline.build(Path(reference), host=host, events=events).digest) if project else reference
     image = store.resolve(named)
-    listed, manifest = str(image.digest), str(store.manifest_for(image, host.platform))
-    model = _metadata(Revision(0, listed, manifest), store, host, events).settings.name
-    project = project or _project_here(model, host)
-    wish = _wish(project, overrides)
+    model = _metadata(_any_of(image, store), store, host, events).settings.name
+    wish = _wish(project or _project_here(model, host), overrides)
     for notice in wish.notices:
         events.notice(notice)
+    target = target_of(wish.target, model, wish.exposure, store, host, events)
+    new = Revision(0, str(image.digest), str(store.manifest_for(image, target.platform)), wish.settings)
+    mode = measured_mode(new.image, store=store)
+    new = replace(new, settings=replace(new.settings, mode=mode))
     with StateFile.of(host) as state:
         with state.writer(wish.target, model, _who("deploy", model)) as writer:
-            begun = _begin(writer, listed, manifest, wish, store, host, events)
+            begun = _begin(writer, new, wish, target, events)
             if begun is not None and not detach:
                 _watch(writer, begun, host, events)
         if begun is not None and detach:
@@ -179,6 +185,7 @@ def down(name: str, *, host: Host, events: Events = SILENT, target: str | None =
                     place.down()
                 place.down()  # once more, for what only the last container held
             writer.taken_down()
+            forget_answers(state, model)
         return status_of(state, find(state, name, model.target), host, look=False)
 
 
@@ -226,19 +233,21 @@ def logs(
 # --- one rollout
 
 
-def _begin(
-    writer: Writer, listed: str, manifest: str, wish: Wish, store: Store, host: Host, events: Events
-) -> Stored | None:
+def _begin(writer: Writer, new: Revision, wish: Wish, target: Target, events: Events) -> Stored | None:
     """The rollout to be watched; None when there is nothing to do."""
     from intermodal.rooms.watch.memory import first_memory
 
     state, name = writer.state, writer.name
     known = state.model(wish.target, name)
     last = state.rollout(known) if known is not None else None
-    same = known is not None and known.exposure == wish.exposure
+
+    def is_new(one: Revision) -> bool:
+        same = known is not None and known.exposure == wish.exposure
+        return same and (one.manifest, one.settings) == (new.manifest, new.settings)
+
     if known is not None and last is not None and not last.over:
         running = state.revision(known, last.rollout.candidate)
-        if same and (running.manifest, running.settings) == (manifest, wish.settings):
+        if is_new(running):
             events.notice(f"revision {running.number} is this image: its rollout goes on")
             return last
         raise InputError(
@@ -246,17 +255,17 @@ def _begin(
             found=f"revision {running.number}: {last.rollout.phase.value}",
             next=(f"intermodal watch {name} goes on with it", f"intermodal abort {name} ends it"),
         )
-    target = target_of(wish.target, name, wish.exposure, store, host, events)
     current = state.revision(known, known.current) if known is not None and known.current is not None else None
-    if current is not None and same and (current.manifest, current.settings) == (manifest, wish.settings):
+    if current is not None and is_new(current):
         alive = target.seen([current.number])[current.number].healthy > 0
         return None if alive else last
-    target.prepare(Revision(0, listed, manifest, wish.settings))
+    if not new.settings.mode:
+        events.notice("this image was not checked here: each replica measures by itself where its model runs best")
+    target.prepare(new)
     plan = wish.plan(first=current is None, requests_per_s=_rate(target, current))
     writer.declare(wish.exposure)
-    begun = writer.begin(
-        listed, manifest, wish.settings, Rollout(0, current.number if current is not None else None, plan)
-    )
+    rollout = Rollout(0, current.number if current is not None else None, plan)
+    begun = writer.begin(new.listed, new.manifest, new.settings, rollout)
     return writer.remember(begun, first_memory(begun.rollout, wish))
 
 
@@ -341,6 +350,13 @@ def _goal(state: StateFile, model: Model, number: int | None) -> Revision:
 
 
 # --- what is known of an image, and wanted of it
+
+
+def _any_of(image: Descriptor, store: Store) -> Revision:
+    """An image for any machine: what it says of its model is the same for all."""
+    several = image.media_type in INDEXES
+    manifest = store.document(image)["manifests"][0]["digest"] if several else str(image.digest)
+    return Revision(0, str(image.digest), str(manifest))
 
 
 def _rate(target: Target, current: Revision | None) -> float | None:

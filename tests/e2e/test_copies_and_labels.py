@@ -22,6 +22,7 @@ from intermodal.events import SILENT
 from intermodal.host import read
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.revision import Exposure
+from intermodal.rooms.deploy.target import Target
 from intermodal.rooms.deploy.targets import get_target
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
@@ -47,9 +48,16 @@ class Here:
     home: Path
     port: int
     ids: list[tuple[str, int]] = field(default_factory=list)  # with the number that was asked about
+    step: int = 1  # from one number to the next
 
     def run(self, *words: str) -> Result:
         return intermodal(*words, "--json", home=self.home, timeout_s=PATIENCE_S * 2)
+
+    @property
+    def place(self) -> Target:
+        host = replace(read(), environment=environment(self.home))
+        store = Store(host.data_dir / "store").open_or_create()
+        return get_target("sandbox", MODEL, Exposure(port=self.port), store=store, host=host, events=SILENT)
 
     def image(self, version: str, odd: str) -> str:
         here = replace(read(), environment=environment(self.home))
@@ -65,15 +73,20 @@ class Here:
         def ask() -> None:
             number = 0
             while not ended.is_set():
-                number += 1
+                number += self.step
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
                 with suppress(OSError, http.client.HTTPException):
                     name = f"user-{number}"
                     headers = {"x-request-id": name, "content-type": "application/json"}
                     path = f"/v2/models/{MODEL}/infer"
                     connection.request("POST", path, json.dumps(body([float(100 + number)])), headers)
-                    if connection.getresponse().status == 200:
+                    answer = connection.getresponse()
+                    answer.read()
+                    if answer.status == 200:
                         self.ids.append((name, 100 + number))
+                    nameless = {"content-type": "application/json"}  # the gateway makes an id
+                    connection.request("POST", path, json.dumps(body([101.0])), nameless)
+                    connection.getresponse().read()
                 connection.close()
                 time.sleep(0.005)
 
@@ -105,9 +118,7 @@ def here() -> Iterator[Here]:
         try:
             yield made
         finally:
-            host = replace(read(), environment=environment(home))
-            store = Store(host.data_dir / "store").open_or_create()
-            place = get_target("sandbox", MODEL, Exposure(port=made.port), store=store, host=host, events=SILENT)
+            place = made.place
             until_s = time.monotonic() + 30
             while time.monotonic() < until_s:
                 place.down()
@@ -135,6 +146,18 @@ def test_a_candidate_that_answers_copies_otherwise_is_held_with_examples(here: H
             assert numbers[one["request_id"]] % 4 == 0 and one["output"] == "label" and one["inputs"] is None
             assert (one["stable"], one["canary"]) == ("'even'", "'odd'")
         assert [one["live_percent"] for one in found["revisions"]] == [100, 0], "nobody got its answers"
+        rings = [
+            {
+                entry["request_id"]: entry["traffic"]
+                for page in here.place.predictions(number, {})
+                for entry in page.document["predictions"]
+            }
+            for number in (1, 2)
+        ]
+        made_by_the_gateway = {one for one in set(rings[0]) & set(rings[1]) if not one.startswith("user-")}
+        assert made_by_the_gateway and {(rings[0][one], rings[1][one]) for one in made_by_the_gateway} == {
+            ("live", "mirror")
+        }
         gone = here.run("abort", MODEL)
         assert gone.json["rollout"]["phase"] == "rolled back"
 
@@ -172,3 +195,33 @@ def test_an_equal_candidate_passes_its_copies_and_wrong_answers_send_the_next_on
     last, number = here.ids[-1]
     now = here.run("feedback", MODEL, "--request", last, "--label", "odd" if number % 2 else "even")
     assert (now.code, now.json["joined"]) == (0, 1), "the servers remember the last ones when nobody watches"
+
+
+def test_predictions_that_move_after_promotion_are_told(here: Here) -> None:
+    assert here.run("deploy", here.image("1", "int(value) % 2")).code == 0
+
+    def asked(count: int) -> None:
+        before = len(here.ids)
+        with here.users():
+            until_s = time.monotonic() + PATIENCE_S
+            while len(here.ids) < before + count:
+                assert time.monotonic() < until_s
+                time.sleep(0.1)
+
+    asked(150)  # and as many without an id
+    first = here.run("drift", MODEL)
+    assert (first.code, first.json["drift"]["compared_outputs"]) == (0, ["label"])
+    asked(300)
+    same = here.run("drift", MODEL)
+    assert (same.code, same.json["drift"]["warns"]) == (0, False) and len(same.json["drift"]["shifts"]) == 1
+    here.step = 0  # always the number 100
+    asked(300)
+    assert here.status()["drift"]["warns"], "status looks, too"
+    moved = here.run("drift", MODEL)
+    assert (moved.code, moved.json["drift"]["warns"]) == (1, True)
+    lines = [line for line in here.run("history", MODEL).json["log"] if line["what"] == "drift"]
+    assert len(lines) == 1 and "label: " in lines[0]["moved"][0]
+    assert (
+        'intermodal_drift_warning{model="parity",target="sandbox",revision="1",output="label"} 1'
+        in here.run("status", "--metrics").json["metrics"]
+    )

@@ -152,3 +152,5 @@ def test_what_is_kept_is_bounded(model: tuple[World, Model, int], monkeypatch: p
     keep_answers(world.state, found, [Answer(f"r{n}", 1, "[]", rollout) for n in range(20)])
     left = [n for n in range(20) if answers.answers_to(world.state, found, f"r{n}")]
     assert left == [15, 16, 17, 18, 19]
+    answers.forget_answers(world.state, found)
+    assert answers.answers_to(world.state, found, "r19") == ()

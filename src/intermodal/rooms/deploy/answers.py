@@ -7,7 +7,8 @@ Rules, in order:
 1. Of one model the newest `KEPT` predictions and labels stay, of all revisions together: else a late label would find
    one revision's answers more often than the other's.
 2. Only the outputs of a request are kept, never its inputs, and none above `MAX_TEXT`.
-3. A request has one prediction of a revision, and one label: a later label replaces an earlier one.
+3. They go when the model is taken down.
+4. A request has one prediction of a revision, and one label: a later label replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -139,6 +140,12 @@ def drift_of(state: StateFile, model: Model, revision: int) -> str:
             "SELECT document FROM drift WHERE model_id = ? AND revision = ?", (model.id, revision)
         ).fetchone()
     return str(row[0]) if row else ""
+
+
+def forget_answers(state: StateFile, model: Model) -> None:
+    """Forget what a model predicted; labels stay, because they are counts of right and wrong."""
+    with state.transaction():
+        state.connection.execute("DELETE FROM predictions WHERE model_id = ?", (model.id,))
 
 
 def _bound(state: StateFile, model: Model, table: str) -> None:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec.structs import replace
 
+from intermodal.errors import StoreError
 from intermodal.rooms.deploy import answers
 from intermodal.rooms.deploy.answers import Answer
 from intermodal.rooms.deploy.rollout import FULL, Phase, Rollout
@@ -97,10 +99,11 @@ class Beside:
 
     def _keep(self) -> None:
         waiting, self._waiting = self._waiting, []
-        answers.keep_answers(self._state, self._model, waiting)
-        if self._copies is not None and self._copies.compared != self._compared:
-            self._compared = self._copies.compared
-            answers.keep_compared(self._state, self._id, msgspec.json.encode(self._compared).decode())
+        with suppress(StoreError):  # a full disk costs examples and labels; what decides is stored elsewhere
+            answers.keep_answers(self._state, self._model, waiting)
+            if self._copies is not None and self._copies.compared != self._compared:
+                answers.keep_compared(self._state, self._id, msgspec.json.encode(self._copies.compared).decode())
+                self._compared = self._copies.compared
 
     def findings(self, rules: Rules) -> tuple[Finding, ...]:
         """What copies and labels show."""
