@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from support.layered import layer, scaled_image, with_layer
 from support.tiny_image import tiny_image
 
+from intermodal.engine.interface import RunRequest
 from intermodal.engine.sandbox import SandboxEngine
 from intermodal.errors import InputError
 from intermodal.events import Events
@@ -18,6 +20,7 @@ from intermodal.host import Host, read
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal.rooms.check import CheckReport, check, find_report
+from intermodal_server.contract import ENV_API_KEYS, ENV_MAX_CONCURRENT, ENV_RATE_PER_S
 
 pytestmark = pytest.mark.sandbox
 
@@ -94,6 +97,22 @@ def test_the_mode_that_the_server_measured_is_reported_and_used_in_the_second_st
     known = find_report(image, store=bench.store, engine=bench.engine)
     assert known is not None and known.mode == "inline"
     assert bench.check(bench.image(1.5, mode="sideways")).as_json()["mode"] == "auto"
+
+
+def test_a_check_needs_no_key_and_keeps_to_no_rate(bench: Bench) -> None:
+    seen: list[RunRequest] = []
+
+    class Watching(SandboxEngine):
+        def start(self, request: RunRequest) -> Any:
+            seen.append(request)
+            return super().start(request)
+
+    engine = Watching(bench.store, bench.host)
+    assert check(bench.image(1.5), store=bench.store, engine=engine, host=bench.host, events=bench.events).passed
+    assert len(seen) == 2
+    for request in seen:
+        assert request.environment[ENV_API_KEYS] == "off"
+        assert request.environment[ENV_RATE_PER_S] == request.environment[ENV_MAX_CONCURRENT] == "0"
 
 
 def test_other_answers_fail_with_case_place_and_size(bench: Bench) -> None:

@@ -25,6 +25,7 @@ from intermodal.events import Events
 from intermodal.host import read
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
+from intermodal_server.contract import ENV_API_KEYS
 
 pytestmark = pytest.mark.sandbox
 
@@ -163,6 +164,22 @@ def test_what_the_server_writes_is_passed_on(ground: tuple[SandboxEngine, Digest
 )
 def test_only_what_is_new_is_passed_on(before: str, now: str, new: str) -> None:
     assert unseen(before, now) == new
+
+
+def test_keys_reach_the_server(ground: tuple[SandboxEngine, Digest]) -> None:
+    class Asked(Exception):
+        pass
+
+    class Asking:
+        name = "sandbox"
+
+        def start(self, request: RunRequest) -> LocalContainer:
+            raise Asked(dict(request.environment))
+
+    for given, expected in (("keys:a:00", {ENV_API_KEYS: "keys:a:00"}), ("", {})):
+        with handlers_restored(), pytest.raises(Asked) as caught:
+            serve(ground[1], engine=Asking(), port=0, events=Listener(signal.SIGTERM), api_keys=given)
+        assert caught.value.args == (expected,)
 
 
 def test_unknown_engine_is_named(ground: tuple[SandboxEngine, Digest], tmp_path: Path) -> None:
