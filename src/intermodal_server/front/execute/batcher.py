@@ -9,8 +9,8 @@ Rules, in order:
 3. A batch that fails is tried again, so that nobody pays for a neighbour: in halves when the model raised or
    miscounted, request by request when its process died or hung, or when the answer does not look like the model's
    (`forms`). What fails alone is that request's own failure.
-4. A batch has half of `timeout_s`; after it hung, its requests share the other half, so that the one at fault cannot
-   use up the time of the others. Who waits for a replacement of what his neighbour broke may wait `timeout_s` more.
+4. A batch has half of `timeout_s`; after it hung, its requests share the other half (an eighth of `timeout_s` each at
+   least), so that the one at fault cannot use up the time of the others. Who waits for a replacement of what his neighbour broke may wait `timeout_s` more.
 5. Outputs need one row for each row that went in. Where requests fail together and succeed alone, batching is turned
    off and the log says so: at once for wrong row counts, the third time for anything else.
 """
@@ -38,6 +38,7 @@ MAX_QUEUED = 1024
 MAX_QUEUED_BYTES = 512 << 20
 MAX_BATCH_BYTES = 64 << 20
 FRUITLESS_BATCHES = 3
+LEAST_SHARE = 8  # of timeout_s: a busy machine, or a thread that spins beside, may slow down who did nothing wrong
 LEAST_TIMER_S = 0.001  # uvloop counts in milliseconds, and rounds less than half of one to nothing
 RETRY = ((b"retry-after", b"1"),)
 ANY_FORM = Forms()
@@ -335,7 +336,8 @@ class Batcher:
             if failure.kind in ("gone", "hung"):
                 job.deadline_s += self._timeout_s
             if failure.kind == "hung":
-                job.limit_s = max(self._timeout_s / 2 / len(waiting), 10 * self.decision.predict_1_s)
+                share_s = max(self._timeout_s / 2 / len(waiting), self._timeout_s / LEAST_SHARE)
+                job.limit_s = max(share_s, 10 * self.decision.predict_1_s)
                 job.limit_s = min(job.limit_s, self._timeout_s)
         middle = len(waiting) // 2
         halves = [waiting[:middle], waiting[middle:]] if trial is not None else [[job] for job in waiting]
