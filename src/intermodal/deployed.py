@@ -15,9 +15,10 @@ from intermodal.errors import InputError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
-from intermodal.rooms.deploy.revision import Exposure, Revision
+from intermodal.rooms.deploy.chain import Line
+from intermodal.rooms.deploy.revision import Exposure, Revision, RevisionState
 from intermodal.rooms.deploy.rollout import Phase, Rollout
-from intermodal.rooms.deploy.state import Model, StateFile
+from intermodal.rooms.deploy.state import LIVE, Model, StateFile
 from intermodal.rooms.deploy.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ class Deployment(Struct, frozen=True):
     @property
     def running(self) -> bool:
         """Whether a rollout is under way."""
-        return self.rollout is not None and not self.rollout.over
+        return self.rollout is not None and not self.rollout.over and not self.down
+
+    @property
+    def down(self) -> bool:
+        """Whether it was taken away, and nothing was deployed since."""
+        states = {one.state for one in self.revisions}
+        return RevisionState.DOWN in states and not states & set(LIVE)
 
     @property
     def went_back(self) -> bool:
@@ -79,8 +86,14 @@ def status_of(state: StateFile, model: Model, host: Host, *, look: bool = True) 
     )
 
 
-def find(state: StateFile, name: str, target: str | None) -> Model:
-    """The model of that name, on that target or on the only one that has it."""
+def find(state: StateFile, name: str | None, target: str | None) -> Model:
+    """The model of that name, on that target or on the only one that has it; without a name the only one there is.
+
+    Raises:
+        InputError: there is none, or several could be meant.
+    """
+    if name is None:
+        return _only_one(state.models(target))
     name = name.partition(":")[0]
     found = [model for model in state.models(target) if model.name == name]
     if len(found) == 1:
@@ -95,10 +108,55 @@ def find(state: StateFile, name: str, target: str | None) -> Model:
     )
 
 
+def _only_one(models: tuple[Model, ...]) -> Model:
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        raise InputError("nothing was ever deployed", next="intermodal deploy IMAGE")
+    raise InputError(
+        "several models are deployed",
+        found=", ".join(f"{model.name} on {model.target}" for model in models),
+        next=f"say which: {models[0].name} --to {models[0].target}",
+    )
+
+
 def protected(*, host: Host) -> frozenset[Digest]:
     """Images that revisions need: those with traffic, those that may get it, and the ones before them."""
     with StateFile.of(host) as state:
         return state.protected() if state.path.exists() else frozenset()
+
+
+class History(Struct, frozen=True):
+    """What became of a model's revisions."""
+
+    model: str
+    target: str
+    revisions: tuple[Revision, ...]
+    reasons: Mapping[int, str]  # why the newest rollout of a revision ended as it did
+    log: tuple[Line, ...]
+    broken: str  # where the log is not what was written, or ""
+
+
+def history(name: str | None = None, *, host: Host, target: str | None = None) -> History:
+    """All revisions of a model (without a name: of the only one), and its part of the log, whose chain is checked."""
+    with StateFile.of(host) as state:
+        model = find(state, name, target)
+        reasons = {one.rollout.candidate: one.rollout.reason for one in state.rollouts(model)}
+        log = tuple(
+            line for line in state.log() if (line.body["target"], line.body["model"]) == (model.target, model.name)
+        )
+        return History(model.name, model.target, state.revisions(model), reasons, log, state.verify_log())
+
+
+def logs(
+    name: str, number: int | None = None, *, host: Host, target: str | None = None, lines: int = 100
+) -> tuple[int, str]:
+    """A revision's number and the end of what it wrote; by default the newest."""
+    with StateFile.of(host) as state:
+        model = find(state, name, target)
+        found = state.revision(model, number) if number is not None else state.revisions(model)[-1]
+        place = target_of(model.target, name, model.exposure, pipeline.open_store(host), host, SILENT)
+        return found.number, place.logs(found.number, lines=lines)
 
 
 def target_of(name: str, model: str, exposure: Exposure, store: Store, host: Host, events: Events) -> Target:

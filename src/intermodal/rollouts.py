@@ -6,11 +6,9 @@ Takes names as the user gave them, hands back values; like `pipeline` it prints 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal import pipeline
@@ -20,7 +18,6 @@ from intermodal.events import SILENT, Events
 from intermodal.host import Host
 from intermodal.oci.descriptor import INDEXES
 from intermodal.rooms.deploy.answers import forget_answers
-from intermodal.rooms.deploy.chain import Line
 from intermodal.rooms.deploy.revision import Revision, RevisionState
 from intermodal.rooms.deploy.rollout import Command, Phase, Plan, Rollout
 from intermodal.rooms.deploy.state import Model, StateFile, Stored
@@ -195,39 +192,6 @@ def status(name: str | None = None, *, host: Host, target: str | None = None) ->
         if name is not None:
             return (status_of(state, find(state, name, target), host),)
         return tuple(status_of(state, model, host) for model in state.models(target))
-
-
-class History(Struct, frozen=True):
-    """What became of a model's revisions."""
-
-    model: str
-    target: str
-    revisions: tuple[Revision, ...]
-    reasons: Mapping[int, str]  # why the newest rollout of a revision ended as it did
-    log: tuple[Line, ...]
-    broken: str  # where the log is not what was written, or ""
-
-
-def history(name: str, *, host: Host, target: str | None = None) -> History:
-    """All revisions of a model, and its part of the deployment log, whose chain is checked as a whole."""
-    with StateFile.of(host) as state:
-        model = find(state, name, target)
-        reasons = {one.rollout.candidate: one.rollout.reason for one in state.rollouts(model)}
-        log = tuple(
-            line for line in state.log() if (line.body["target"], line.body["model"]) == (model.target, model.name)
-        )
-        return History(model.name, model.target, state.revisions(model), reasons, log, state.verify_log())
-
-
-def logs(
-    name: str, number: int | None = None, *, host: Host, target: str | None = None, lines: int = 100
-) -> tuple[int, str]:
-    """A revision's number and the end of what it wrote; by default the newest."""
-    with StateFile.of(host) as state:
-        model = find(state, name, target)
-        found = state.revision(model, number) if number is not None else state.revisions(model)[-1]
-        place = target_of(model.target, name, model.exposure, pipeline.open_store(host), host, SILENT)
-        return found.number, place.logs(found.number, lines=lines)
 
 
 # --- one rollout

@@ -1,4 +1,4 @@
-"""`intermodal history MODEL`: all its revisions, and the log of what happened to them."""
+"""`intermodal history [MODEL]`: all its revisions, and the log of what happened to them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from intermodal.cli.session import command as make
 
 
 @make("history", example=["intermodal history digits", "intermodal history digits --log"])
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--log", "with_log", is_flag=True, help="The deployment log, line by line.")
 @to_option
-def command(session: Session, model: str, with_log: bool, target: str | None) -> Output:
-    """List a model's revisions, and check the deployment log.
+def command(session: Session, model: str | None, with_log: bool, target: str | None) -> Output:
+    """List a model's revisions, and check the deployment log; MODEL may be left out where there is only one.
 
     Every line of the log is bound to the one before it by a hash; that is checked here, and the command exits with 1
     when a line was changed, taken out or put in.
     """
-    from intermodal import rollouts
+    from intermodal import deployed
 
-    past = rollouts.history(model, host=session.host, target=target)
+    past = deployed.history(model, host=session.host, target=target)
     rows = [("REVISION", "STATE", "IMAGE", "CREATED", "WHY")]
     rows += [
         (str(one.number), one.state.value, one.image.short, one.created, past.reasons.get(one.number, ""))

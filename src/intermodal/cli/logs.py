@@ -20,7 +20,7 @@ def command(session: Session, model: str, revision: int | None, lines: int, targ
 
     The end of it, of each replica, also after they ended.
     """
-    from intermodal import rollouts
+    from intermodal import deployed
 
-    number, found = rollouts.logs(model, revision, host=session.host, target=target, lines=lines)
+    number, found = deployed.logs(model, revision, host=session.host, target=target, lines=lines)
     return session.output({"model": model, "revision": number, "lines": found.splitlines()}, found)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from intermodal.rooms.check.report import CheckReport, find_report
+from intermodal.rooms.check.report import CheckReport, find_report, measured_mode
 
 if TYPE_CHECKING:
     from intermodal.rooms.check.room import check
 
-__all__ = ["CheckReport", "check", "find_report"]
+__all__ = ["CheckReport", "check", "find_report", "measured_mode"]
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from intermodal.engine import NAMES
 from intermodal.engine.image import read_image
 from intermodal.engine.interface import Engine, Isolation
 from intermodal.oci.digest import Digest
@@ -143,6 +144,17 @@ def find_report(image: Digest, *, store: Store, engine: Engine) -> CheckReport |
     if document is None or document.get("passed") is not True:
         return None
     return _from_json(image, document)
+
+
+def measured_mode(image: Digest, *, store: Store) -> str:
+    """Where the model of an image ran best when it was checked here, with whatever engine; "" when it never was."""
+    golden = read_image(store, image).labels.get(LABEL_GOLDEN_DIGEST, "")
+    for engine in NAMES:
+        for isolation in ("full", "partial", "none"):
+            document = store.get_report(_key(image, golden, engine, isolation)) or {}
+            if document.get("passed") is True and document.get("mode") in ("inline", "thread", "workers"):
+                return str(document["mode"])
+    return ""
 
 
 def _from_json(image: Digest, document: Mapping[str, Any]) -> CheckReport | None:

@@ -88,6 +88,15 @@ class Target(Protocol):
     name: str  # "sandbox", "local", "ssh://HOST"
     model: str
 
+    @property
+    def platform(self) -> str:
+        """What its machine runs: "linux/amd64".
+
+        Raises:
+            HostError: it cannot be asked.
+        """
+        ...
+
     def prepare(self, revision: Revision) -> None:
         """Do what may take long before a rollout begins: fetch the gateway, move or unpack the image, check ports.
 

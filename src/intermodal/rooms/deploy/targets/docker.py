@@ -75,6 +75,11 @@ class DockerTarget:
         self._ending: dict[str, float] = {}  # containers asked to end, and when
         self._certificates: dict[str, str] = {}  # digest of what the gateway was given, by name
 
+    @property
+    def platform(self) -> str:
+        """That machine's."""
+        return self._machine.platform
+
     # --- before a rollout ------------------------------------------------------------------------------------------
     def prepare(self, revision: Revision) -> None:
         """Give the engine the image and the gateway's, and look whether the port is free.

@@ -64,6 +64,11 @@ class SandboxTarget:
         self._files = gateway.LocalFiles(root / "gateway" / "envoy")
         self._models = root / "models"
 
+    @property
+    def platform(self) -> str:
+        """This machine's."""
+        return self._host.platform
+
     # --- before a rollout ------------------------------------------------------------------------------------------
     def prepare(self, revision: Revision) -> None:
         """Fetch the gateway and unpack the image.
