@@ -15,10 +15,10 @@ from intermodal.cli.session import command as make
 @click.option("--log", "with_log", is_flag=True, help="The deployment log, line by line.")
 @to_option
 def command(session: Session, model: str | None, with_log: bool, target: str | None) -> Output:
-    """List a model's revisions, and check the deployment log; MODEL may be left out where there is only one.
+    """List a model's revisions, and check the deployment log.
 
-    Every line of the log is bound to the one before it by a hash; that is checked here, and the command exits with 1
-    when a line was changed, taken out or put in.
+    MODEL may be left out where there is only one. Every line of the log is bound to the one before it by a hash; that
+    is checked here, and the command exits with 1 when a line was changed, taken out or put in.
     """
     from intermodal import deployed
 

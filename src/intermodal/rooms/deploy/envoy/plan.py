@@ -13,7 +13,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from intermodal.errors import InputError
+from intermodal.errors import EngineError, InputError
 from intermodal.rooms.deploy.revision import Exposure
 
 REVISION_HEADER = "x-intermodal-revision"
@@ -141,4 +141,19 @@ def refuse_misfit(plan: GatewayPlan, model: str, exposure: Exposure) -> None:
             f"{model} does not fit on this gateway",
             found=wrong,
             next="change host, path or port under [deploy], or give --host, --path or --port",
+        )
+
+
+def refuse_weight(plan: GatewayPlan, model: str, revision: int) -> None:
+    """Return when a revision has no share of the traffic.
+
+    Raises:
+        EngineError: it has one, so it must not be stopped.
+    """
+    site = plan.site(model)
+    if site is not None and (percent := dict(site.weights).get(revision)):
+        raise EngineError(
+            f"revision {revision} of {model} still has traffic",
+            found=f"{percent} %",
+            next="it is stopped when another revision has all of it",
         )

@@ -18,29 +18,22 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from intermodal.engine.image import read_image
 from intermodal.errors import EngineError
 from intermodal.events import SILENT, Events
 from intermodal.host import Host
-from intermodal.host.held import lock_file
 from intermodal.oci.layout import Store
-from intermodal.rooms.deploy.envoy import admin, gateway
-from intermodal.rooms.deploy.envoy.image import gateway_image
-from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit
-from intermodal.rooms.deploy.envoy.render import BOOTSTRAP, bootstrap, pipe
+from intermodal.rooms.deploy.envoy import admin
+from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit, refuse_weight
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.secrets import resolve_secrets
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets import bodies
-from intermodal.rooms.deploy.targets.kept import replace_file
-from intermodal.rooms.deploy.targets.last_words import reason_in
-from intermodal.rooms.deploy.targets.machine import Found, GatewayFiles, Machine
+from intermodal.rooms.deploy.targets.machine import Found, Machine
 from intermodal.rooms.deploy.targets.ports import check_port
 from intermodal.rooms.deploy.targets.reach import Through
 from intermodal_server.contract import HTTP_PORT
@@ -71,9 +64,9 @@ class DockerTarget:
         self._store, self._host, self._events = store, host, events
         self._machine = Machine("" if name == "local" else name, store=store, host=host)
         key = "local" if name == "local" else hashlib.sha256(name.encode()).hexdigest()[:16]
-        self._folder = host.data_dir / "deploy" / "docker" / key
+        folder = host.data_dir / "deploy" / "docker" / key
+        self._gateway = MachineGateway(self._machine, folder, store=store, host=host)
         self._ending: dict[str, float] = {}  # containers asked to end, and when
-        self._certificates: dict[str, str] = {}  # digest of what the gateway was given, by name
 
     @property
     def platform(self) -> str:
@@ -88,7 +81,7 @@ class DockerTarget:
             PortTakenError: somebody else listens where the gateway should.
             EngineError, DownloadError: that machine cannot.
         """
-        refuse_misfit(self._plan(), self.model, self._exposure)
+        refuse_misfit(self._gateway.plan(), self.model, self._exposure)
         machine = self._machine
         machine.check()
         if machine.is_podman:
@@ -102,22 +95,19 @@ class DockerTarget:
                 found=f"it is for {wanted}, the machine is {machine.platform}",
                 next=f'build it with platforms = ["{machine.platform}"]',
             )
-        ports = {one.exposure.port for one in self._plan().sites}
+        ports = {one.exposure.port for one in self._gateway.plan().sites}
         found = machine.gateway()
         if found is None or found.state != "running" or self._exposure.port not in ports:
             check_port(self._exposure.address, self._exposure.port, machine.reach)
         machine.network()
         machine.image(revision.image, self._events)
-        made = gateway_image(revision.image, store=self._store, host=self._host, events=self._events)
-        image = machine.image(made.digest, self._events)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(self._folder / "gateway.image", image.encode())
+        self._gateway.prepare(revision.image, self._events)
 
     def tend(self) -> str:
         """Tell the gateway where replicas are, keep it running, and remove what has ended."""
-        with self._lock():
-            plan = self._plan()
-            site = replace(plan.site(self.model) or Site(self.model), exposure=self._inside())
+        with self._gateway.lock():
+            plan = self._gateway.plan()
+            site = replace(plan.site(self.model) or Site(self.model), exposure=in_gateway(self._exposure))
             site = self._with_replicas(site, self._sweep())
             if site.groups:
                 return self._follow(plan.with_site(site))
@@ -164,58 +154,16 @@ class DockerTarget:
 
     def _follow(self, plan: GatewayPlan) -> str:
         """Make the gateway follow a plan; what is wrong with it."""
-        machine = self._machine
-        self._keep(plan)
-        found = machine.gateway()
         try:
-            if not plan.sites:
-                self._remove_gateway(found)
-                return ""
-            if found is None:
-                image = (self._folder / "gateway.image").read_text()
-                container = machine.create(bodies.GATEWAY, bodies.gateway(image, machine.threads))
-                found = Found(container, {}, "created")
-            files = GatewayFiles(machine, found.id, running=found.state == "running")
-            self._put_certificates(files)
-            if found.state != "running":
-                files.put(BOOTSTRAP, bootstrap(files.folder, pipe(bodies.ADMIN_SOCKET)))
-            gateway.apply(plan, files, machine.ask, running=found.state == "running")
-            if found.state in ("created", "exited"):
-                machine.start(found.id)
+            return self._gateway.follow(plan, self._exposure)
         except (EngineError, OSError) as error:
             return str(error)
-        return self._restarts([found], "the gateway")
-
-    def _remove_gateway(self, found: Found | None) -> None:
-        if found is not None:
-            self._machine.remove(found.id)
-        self._machine.remove_volume(bodies.VOLUME)
-        self._machine.remove_network()
-
-    def _put_certificates(self, files: GatewayFiles) -> None:
-        exposure, inside = self._exposure, self._inside()
-        for source, target in ((exposure.certificate, inside.certificate), (exposure.key, inside.key)):
-            if source:
-                content = Path(source).read_bytes()
-                known = hashlib.sha256(content).hexdigest()
-                if self._certificates.get(target) != known:
-                    files.put(target.rpartition("/")[2], content)
-                    self._certificates[target] = known
-
-    def _inside(self) -> Exposure:
-        """The exposure with certificates where the gateway has them."""
-        exposure = self._exposure
-        if not exposure.certificate:
-            return exposure
-        key = hashlib.sha256(f"{exposure.certificate}\n{exposure.key}".encode()).hexdigest()[:16]
-        base = f"{bodies.FILES_DIR}/tls-{key}"
-        return replace(exposure, certificate=f"{base}.crt", key=f"{base}.key")
 
     # --- actions ---------------------------------------------------------------------------------------------------
     def start(self, revision: Revision) -> None:
         """Start the replicas that are missing."""
         machine = self._machine
-        with self._lock():
+        with self._gateway.lock():
             containers = machine.containers()
             taken = {one.labels.get(bodies.ADDRESS, "") for one in containers}
             there = {one.labels.get(bodies.REPLICA): one for one in containers if self._is(one, revision)}
@@ -258,14 +206,8 @@ class DockerTarget:
         Raises:
             EngineError: it has weight.
         """
-        with self._lock():
-            site = self._plan().site(self.model)
-            if site is not None and dict(site.weights).get(revision):
-                raise EngineError(
-                    f"revision {revision} of {self.model} still has traffic",
-                    found=f"{dict(site.weights)[revision]} %",
-                    next="it is stopped when another revision has all of it",
-                )
+        with self._gateway.lock():
+            refuse_weight(self._gateway.plan(), self.model, revision)
             self._end(self._machine.containers(model=self.model, revision=str(revision)))
 
     def _end(self, containers: Sequence[Found]) -> None:
@@ -282,9 +224,9 @@ class DockerTarget:
         Raises:
             EngineError: the gateway is gone, or refuses.
         """
-        with self._lock():
-            plan = self._plan()
-            site = replace(plan.site(self.model) or Site(self.model), exposure=self._inside())
+        with self._gateway.lock():
+            plan = self._gateway.plan()
+            site = replace(plan.site(self.model) or Site(self.model), exposure=in_gateway(self._exposure))
             site = self._with_replicas(site, self._machine.containers(model=self.model))
             site = replace(site, weights=traffic.weights, mirror=traffic.mirror)
             if problem := self._follow(plan.with_site(site)):
@@ -292,8 +234,8 @@ class DockerTarget:
 
     def down(self) -> None:
         """Take the route away, then the containers; what they leave (networks, volumes) goes at the call after."""
-        with self._lock():
-            plan = self._plan().without(self.model)
+        with self._gateway.lock():
+            plan = self._gateway.plan().without(self.model)
             self._follow(plan)
             self._end(self._sweep())
             if not plan.sites:
@@ -310,23 +252,14 @@ class DockerTarget:
         found = {}
         for number in revisions:
             own = [one for one in containers if _number(one) == number and one.alive]
-            problem = "" if healthy.get(number) else self._restarts(own, f"revision {number}")
+            problem = "" if healthy.get(number) else self._machine.restarts(own, f"revision {number}")
             found[number] = Seen(len(own), healthy.get(number, 0), problem)
         return found
-
-    def _restarts(self, containers: Sequence[Found], what: str) -> str:
-        """Why something will not become ready by itself."""
-        for one in containers:
-            count = int(self._machine.inspect(one.id).get("RestartCount") or 0)
-            if count >= _ENDS_TOLD:
-                words = reason_in(self._machine.logs(one.id, _LAST_LINES))
-                return f"{what} ended {count} times: {words}"
-        return ""
 
     def traffic(self) -> Traffic | None:
         """What Envoy confirms."""
         try:
-            return admin.traffic(self._machine.ask, self.model, self._inside())
+            return admin.traffic(self._machine.ask, self.model, in_gateway(self._exposure))
         except (OSError, ValueError, HTTPException, EngineError):
             return None
 
@@ -382,21 +315,6 @@ class DockerTarget:
         exposure = self._exposure
         name = exposure.address if exposure.host == "*" else exposure.host
         return f"{'https' if exposure.certificate else 'http'}://{name}:{exposure.port}{exposure.path}"
-
-    # --- the plan --------------------------------------------------------------------------------------------------
-    def _lock(self) -> Any:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return lock_file(self._folder / "plan.lock")
-
-    def _plan(self) -> GatewayPlan:
-        try:
-            return msgspec.json.decode((self._folder / "plan.json").read_bytes(), type=GatewayPlan)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return GatewayPlan()
-
-    def _keep(self, plan: GatewayPlan) -> None:
-        if plan != self._plan():
-            replace_file(self._folder / "plan.json", msgspec.json.encode(plan))
 
 
 def _number(one: Found) -> int:

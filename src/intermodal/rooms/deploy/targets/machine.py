@@ -6,7 +6,7 @@ Takes a way to the machine, hands on the few verbs that a target needs. Everythi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from http.client import HTTPException
@@ -27,9 +27,12 @@ from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy.render import Files
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.agent import Agent
+from intermodal.rooms.deploy.targets.last_words import reason_in
 from intermodal.rooms.deploy.targets.reach import Here, Reach, Ssh
 
 _SUBNETS = tuple(f"10.{second}.0.0/16" for second in (213, 214, 215, 216, 217, 218, 219, 220))
+_ENDS_TOLD = 3
+_LAST_LINES = 30
 _FIRST = 16  # addresses below are the bridge's, and spare
 
 
@@ -234,6 +237,15 @@ class Machine:
         with self.api.stream("GET", f"/containers/{container}/logs", query=query) as response:
             data = b"".join(piece for _, piece in demultiplex(response.read()))
         return data.decode("utf-8", "replace").splitlines()
+
+    def restarts(self, containers: Sequence[Found], what: str) -> str:
+        """Why something will not become ready by itself, or ""."""
+        for one in containers:
+            count = int(self.inspect(one.id).get("RestartCount") or 0)
+            if count >= _ENDS_TOLD:
+                words = reason_in(self.logs(one.id, _LAST_LINES))
+                return f"{what} ended {count} times: {words}"
+        return ""
 
     # --- the gateway -----------------------------------------------------------------------------------------------
     def gateway(self) -> Found | None:

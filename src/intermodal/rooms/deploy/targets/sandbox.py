@@ -36,7 +36,7 @@ from intermodal.host.held import lock_file
 from intermodal.oci.folder_once import folders_in_use
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy import admin, gateway
-from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit
+from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit, refuse_weight
 from intermodal.rooms.deploy.envoy.program import envoy
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
@@ -164,13 +164,7 @@ class SandboxTarget:
             EngineError: it has weight.
         """
         with lock_file(self._gateway.folder / "plan.lock"):
-            site = self._plan().site(self.model)
-            if site is not None and dict(site.weights).get(revision):
-                raise EngineError(
-                    f"revision {revision} of {self.model} still has traffic",
-                    found=f"{dict(site.weights)[revision]} %",
-                    next="it is stopped when another revision has all of it",
-                )
+            refuse_weight(self._plan(), self.model, revision)
         for one in self._replicas(revision):
             one.end()
 
