@@ -34,13 +34,12 @@ from intermodal.rooms.deploy.secrets import resolve_secrets
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.machine import Found, Machine
+from intermodal.rooms.deploy.targets.machine_gateway import MachineGateway, in_gateway
 from intermodal.rooms.deploy.targets.ports import check_port
 from intermodal.rooms.deploy.targets.reach import Through
 from intermodal_server.contract import HTTP_PORT
 
-_ENDS_TOLD = 3
 _GRACE_S = 45.0
-_LAST_LINES = 30
 
 
 class DockerTarget:
