@@ -61,6 +61,7 @@ def document(found: Deployment) -> dict[str, object]:
         },
         "copies": None if found.compared is None else copies_document(found.compared),
         "drift": None if found.drift is None else drift_document(found.drift),
+        "down": found.down,
         "watched_by": found.watched_by or None,
         "nothing_to_do": found.nothing_to_do,
     }
@@ -95,6 +96,10 @@ def verdict_document(at_s: float, verdict: Verdict) -> dict[str, object]:
 
 def text(found: Deployment, *, verdict: bool = True) -> str:
     """A deployment as a person reads it."""
+    if found.down:
+        return table(
+            [("model", f"{found.model} on {found.target}"), ("state", "down"), ("next", "intermodal deploy IMAGE")]
+        )
     rows = [("model", f"{found.model} on {found.target}"), ("endpoint", found.endpoint)]
     if found.rollout is not None:
         rows.append(("rollout", _rollout(found)))
@@ -137,7 +142,7 @@ def _rollout(found: Deployment) -> str:
 
 def _next(found: Deployment) -> list[str]:
     rollout, name = found.rollout, found.model
-    if rollout is None or rollout.over:
+    if rollout is None or not found.running:
         return []
     if not found.watched_by:
         return [f"nobody watches it: intermodal watch {name} goes on"]
