@@ -55,9 +55,9 @@ NEEDED_PAIRS = disagreements(Compared(), RULES).needed
 
 def told(name: str, found: list[int | None]) -> str:
     """A row of the table."""
-    hits = [one for one in found if one is not None]
-    share = 100 * len(hits) / len(found)
-    return f"| {name} | {share:.2f} % | {f'{median(hits):,.0f}' if share > 50 else '–'} |"
+    share = 100 * sum(one is not None for one in found) / len(found)
+    middle = median(MOST * 2 if one is None else one for one in found)  # never is later than the end
+    return f"| {name} | {share:.2f} % | {f'{middle:,.0f}' if middle <= MOST else '–'} |"
 
 
 def main() -> None:

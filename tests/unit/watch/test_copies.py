@@ -259,3 +259,39 @@ def test_later_steps_need_no_pairs(world: World) -> None:
     beside = gather(world, Servers(), rollout, 1)
     later = Rollout(2, 1, SHADOW, phase=Phase.JUDGING, step=1)
     assert beside.enough(later, PASSED) == PASSED
+
+
+def test_answers_have_a_weight_only_while_nothing_moved_and_nothing_was_lost(world: World) -> None:
+    rollout, servers = begun(world), Servers()
+    servers.most = 10
+    with world.state.writer("memory", "digits", "test") as writer:
+        stored = world.state.rollout(writer.model)
+        assert stored is not None
+        beside = Beside(writer, stored, servers, lambda: (None, None))  # type: ignore[arg-type]
+        canary, more = Traffic(((1, 90), (2, 10))), Traffic(((1, 75), (2, 25)))
+        for place in (1, 2):
+            servers.answer(place, "first", [label("a")])
+        for at_s, traffic, name, count in [
+            (0.0, canary, "unsettled", 1),
+            (1.5, canary, "settled", 1),
+            (2.0, canary, "straddling", 1),
+            (3.0, more, "overflowing", 15),
+            (9.0, more, "copied", 1),  # the look that found less than there was
+            (10.0, more, "last", 1),
+        ]:
+            beside.look(rollout, traffic, at_s)
+            for index in range(count):
+                servers.answer(1, f"{name}{index}", [label("a")], "mirror" if name == "copied" else "live")
+        beside.look(rollout, more, 20.0)
+        found = {
+            name: [one.weight_percent for one in answers_to(world.state, writer.model, name)]
+            for name in ("unsettled0", "settled0", "straddling0", "overflowing14", "copied0", "last0")
+        }
+    assert found == {
+        "unsettled0": [None],
+        "settled0": [10.0],
+        "straddling0": [None],
+        "overflowing14": [None],
+        "copied0": [],
+        "last0": [25.0],
+    }

@@ -62,7 +62,7 @@ class Beside:
         self._compared = compared_in(self._state, stored) or Compared()
         self._copies: Copies | None = None
         self._traffic: Traffic | None = None
-        self._steady_s = 0.0
+        self._steady_s = self._looked_s = 0.0
         self._waiting: list[Answer] = []
         self._kept_s = 0.0
 
@@ -79,7 +79,8 @@ class Beside:
             self._traffic, self._steady_s = traffic, now_s
         before = self._lost()
         found = {number: ring.new() for number, ring in self._rings.items()}
-        settled = traffic is not None and now_s - self._steady_s >= SETTLE_S and self._lost() == before
+        settled = traffic is not None and self._looked_s - self._steady_s >= SETTLE_S and self._lost() == before
+        self._looked_s = now_s
         mirrored = traffic is not None and traffic.mirror == self._candidate
         if mirrored and self._stable is not None and not self.silent:
             if self._copies is None:
