@@ -136,34 +136,51 @@ def test_metadata_are_headers(channel: Any, echo: GrpcServed) -> None:
 
 DOORS = """
 import os, socket
-from intermodal_server.front.grpc import doors
-listener, client = socket.socket(), socket.socket()
-listener.bind(("127.0.0.1", 0))
-listener.listen()
-port = listener.getsockname()[1]
-client.connect(listener.getsockname())
-accepted, _ = listener.accept()
-before = sorted(os.listdir("/proc/self/fd"))
-assert doors.connections([port]) == 1 and doors.connections([1, ""]) == 0
-doors.shut_listeners([port])
-assert doors.connections([port]) == 1
-assert sorted(os.listdir("/proc/self/fd")) == before
-try:
-    socket.create_connection(("127.0.0.1", port))
-except ConnectionRefusedError:
-    accepted.sendall(b"x")
-    assert client.recv(1) == b"x"
-    print("right")
+from intermodal_server.front.grpc.doors import GOAWAY, Guests, shut_listeners
+for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, "{path}")):
+    listener, client, other = socket.socket(family), socket.socket(family), socket.socket(family)
+    listener.bind(address)
+    listener.listen()
+    address = listener.getsockname()
+    place = address if family == socket.AF_UNIX else address[1]
+    client.connect(address)
+    accepted, _ = listener.accept()
+    before = sorted(os.listdir("/proc/self/fd"))
+    guests = Guests([place])
+    assert Guests([1]).send_away() == 0
+    shut_listeners([place])
+    accepted.setblocking(False)
+    try:
+        while True:
+            accepted.send(bytes(1 << 16))
+    except BlockingIOError:
+        assert guests.send_away() == 1  # a frame may have left in part
+    client.settimeout(1)
+    while True:
+        try:
+            assert not any(client.recv(1 << 20))
+        except TimeoutError:
+            break
+    assert guests.send_away() == guests.send_away() == 1
+    assert client.recv(100) == GOAWAY == b"\\0\\0\\x08\\x07\\0\\0\\0\\0\\0\\x7f\\xff\\xff\\xff\\0\\0\\0\\0"
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    try:
+        other.connect(address)
+    except ConnectionRefusedError:
+        accepted.sendall(b"x")
+        assert client.recv(1) == b"x"
+        print("right")
+    accepted.close()
+    assert guests.send_away() == 0
 """
 
 
-def test_looking_for_connections_changes_nothing() -> None:
+def test_guests_are_asked_to_go_once_between_frames(tmp_path: Path) -> None:
     """In a process of its own: the threads of grpcio open and close descriptors as they like."""
-    command = [sys.executable, "-c", DOORS]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={"PYTHONPATH": str(CODE_DIR.parent)}, check=False
-    )
-    assert done.stdout == "right\n", done.stderr
+    command = [sys.executable, "-c", DOORS.format(path=tmp_path / "s")]
+    variables = {"PYTHONPATH": str(CODE_DIR.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.stdout == "right\nright\n", done.stderr
 
 
 class Sleeper:
@@ -315,7 +332,8 @@ def test_nothing_is_lost_when_one_of_two_drains_under_load(tmp_path: Path) -> No
             leaving.served.process.send_signal(signal.SIGTERM)
             assert HealthResponse.FromString(next(watch)).status == NOT_SERVING
             assert ask(channel, 0) == [0]  # not ready, and serving
-        assert leaving.served.process.wait(60) == 0
+            assert list(watch) == []  # it ends well, and keeps nobody
+            assert leaving.served.process.wait(60) == 0
         before = len(diary(roots[1]))
         staying.served.wait(lambda: load.errors or len(diary(roots[1])) > before + 100, "load on the other")
         answered = load.end()

@@ -10,9 +10,8 @@ Rules, in order:
    the name that it bound, and that would be its successor's.
 3. Limits stand in grpcio: metadata, message, calls and connections, the time for a handshake, pings. A request past
    them has not reached us.
-4. A connection gets its GOAWAY when it is `connection_age_s` old, always: so clients find replicas that are new, and
-   one that drains sees everybody leave before it ends, without a call refused.
-5. `leave` shuts the listeners at once, waits until connections are gone by age, then ends what is left.
+4. `leave` shuts the listeners, asks every client to go, and ends when they have gone, or after `LEAVE_S`: then calls
+   that are still here are finished, and no more are taken.
 """
 
 from __future__ import annotations
@@ -32,15 +31,18 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # a model that forks in 
 import grpc
 
 from intermodal_server.front.grpc.calls import Calls
-from intermodal_server.front.grpc.doors import Place, connections, shut_listeners
+from intermodal_server.front.grpc.doors import Guests, Place, shut_listeners
 
 BIND_RETRY_S = 0.02
 MAX_METADATA_BYTES = limits.MAX_HEADER_BYTES
 MAX_CALLS = 4096
 MAX_CALLS_PER_CONNECTION = 1024
-MIN_AGE_S, MAX_AGE_S = 1.0, 5.0  # of a connection; grpcio takes up to a tenth more or less
-AGE_OF_DRAIN = 0.8  # a connection is renewed within the time in which a gateway or service sends its clients elsewhere
-LOOK_S = 0.1
+MAX_AGE_S = (
+    3600  # of a connection, whose calls then have `LAST_CALL_S`: nobody holds an answer for ever by not reading it
+)
+LAST_CALL_S = 300
+LEAVE_S = 5.0  # for clients to close their connections once they were asked to
+LOOK_S = 0.05
 PING_S = 60  # a connection that says nothing is asked so often whether it lives
 PING_ANSWER_S = 20
 MIN_PING_S = 10  # clients may ask us so often; the third early ping ends the connection
@@ -78,7 +80,6 @@ class GrpcServer:
         self._calls: Calls | None = None
         self._end: asyncio.Task[None] | None = None
         self._places: list[Place] = []
-        self._age_s = connection_age_s(app.service.settings.serve.drain_s)
 
     async def start(self) -> None:
         """Listen on every address; waits for one that another front still has."""
@@ -88,7 +89,7 @@ class GrpcServer:
         serve = self._app.service.settings.serve
         options = [
             ("grpc.max_allowed_incoming_connections", self._max_connections),
-            *channel_options(serve.max_request_bytes, self._slow_body_s, self._age_s, 3 * serve.timeout_s),
+            *channel_options(serve.max_request_bytes, self._slow_body_s, max(LAST_CALL_S, 3 * serve.timeout_s)),
         ]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
         self._calls = Calls(self._app, self._log, slow_body_s=self._slow_body_s)
@@ -130,9 +131,9 @@ class GrpcServer:
         if self._server is not None and self._calls is not None:
             self._calls.health.ended = True
             shut_listeners(self._places)
-            loop = asyncio.get_running_loop()
-            until_s = loop.time() + 1.25 * self._age_s + grace_s
-            while connections(self._places) and loop.time() < until_s:
+            guests, loop = Guests(self._places), asyncio.get_running_loop()
+            until_s = loop.time() + LEAVE_S
+            while guests.send_away() and loop.time() < until_s:
                 await asyncio.sleep(LOOK_S)
             await self._server.stop(grace_s)
 
@@ -142,19 +143,8 @@ class GrpcServer:
             await self._end
 
 
-def connection_age_s(drain_s: float) -> float:
-    """How old a connection gets.
-
-    >>> connection_age_s(5.0), connection_age_s(0.0), connection_age_s(60.0)
-    (4.0, 1.0, 5.0)
-    """
-    return min(MAX_AGE_S, max(MIN_AGE_S, AGE_OF_DRAIN * drain_s))
-
-
-def channel_options(
-    max_request_bytes: int, handshake_s: float, age_s: float, last_call_s: float
-) -> list[tuple[str, int]]:
-    """The settings of grpcio, by their public names; calls on an old connection have `last_call_s` to end."""
+def channel_options(max_request_bytes: int, handshake_s: float, last_call_s: float) -> list[tuple[str, int]]:
+    """The settings of grpcio, by their public names."""
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
@@ -164,7 +154,7 @@ def channel_options(
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
         ("grpc.server_handshake_timeout_ms", int(handshake_s * 1000)),
-        ("grpc.max_connection_age_ms", int(age_s * 1000)),
+        ("grpc.max_connection_age_ms", MAX_AGE_S * 1000),
         ("grpc.max_connection_age_grace_ms", int(last_call_s * 1000)),
         ("grpc.keepalive_time_ms", PING_S * 1000),
         ("grpc.keepalive_timeout_ms", PING_ANSWER_S * 1000),
