@@ -37,9 +37,8 @@ BIND_RETRY_S = 0.02
 MAX_METADATA_BYTES = limits.MAX_HEADER_BYTES
 MAX_CALLS = 4096
 MAX_CALLS_PER_CONNECTION = 1024
-MAX_AGE_S = (
-    3600  # of a connection, whose calls then have `LAST_CALL_S`: nobody holds an answer for ever by not reading it
-)
+# of a connection, whose calls then have `LAST_CALL_S`: nobody holds an answer for ever by not reading it
+MAX_AGE_S = 3600
 LAST_CALL_S = 300
 LEAVE_S = 5.0  # for clients to close their connections once they were asked to
 LOOK_S = 0.05
