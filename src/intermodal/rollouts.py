@@ -226,7 +226,7 @@ def _begin(writer: Writer, new: Revision, wish: Wish, target: Target, events: Ev
     if not new.settings.mode:
         events.notice("this image was not checked here: each replica measures by itself where its model runs best")
     target.prepare(new)
-    plan = wish.plan(first=current is None, requests_per_s=_rate(target, current))
+    plan = wish.plan(first=current is None, requests_per_s=_rate(target, current, events))
     writer.declare(wish.exposure)
     rollout = Rollout(0, current.number if current is not None else None, plan)
     begun = writer.begin(new.listed, new.manifest, new.settings, rollout)
@@ -323,14 +323,15 @@ def _any_of(image: Descriptor, store: Store) -> Revision:
     return Revision(0, str(image.digest), str(manifest))
 
 
-def _rate(target: Target, current: Revision | None) -> float | None:
+def _rate(target: Target, current: Revision | None, events: Events) -> float | None:
     """What stable is asked now, in requests a second; None where nobody can tell."""
     from intermodal.rooms.watch.observe import Moment, requests_per_s
 
     if current is None:
         return None
     before = Moment(time.monotonic(), None, target.scrape([current.number]))
-    time.sleep(_RATE_S)
+    with events.task("see how much the model is asked"):
+        time.sleep(_RATE_S)
     return requests_per_s(before, Moment(time.monotonic(), None, target.scrape([current.number])), current.number)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from intermodal.errors import EngineError
+from intermodal.errors import EngineError, StoreError
 from intermodal.rooms.deploy.live import Replayed
 from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
 from intermodal.rooms.deploy.rollout import Command, Plan, Rollout
@@ -88,6 +88,7 @@ class World:
     asked: list[int] = field(default_factory=list)
     countdown: int | None = None  # effects until the watcher dies
     requests_per_tick: int = 200
+    disk_full: bool = False
     name: str = TARGET
     model: str = MODEL
 
@@ -330,6 +331,8 @@ class _Dying:
 
         def call(*arguments: Any, **named: Any) -> Any:
             self._world.effect()
+            if self._world.disk_full:
+                raise StoreError("the disk is full")
             result = found(*arguments, **named)
             self._world.effect()
             return result

@@ -128,6 +128,18 @@ def test_a_command_is_not_lost_with_its_watcher(world: World) -> None:
         assert world.watch(30) and world.rollout.phase is Phase.ROLLED_BACK, dies_after
 
 
+def test_on_a_full_disk_nothing_is_done_and_it_goes_on_when_there_is_room(world: World) -> None:
+    first(world)
+    world.deploy(CANARY)
+    world.watch(40, until=lambda: world.rollout.weight_percent == 10)
+    before, world.disk_full = (world.rollout, world.traffic_now, set(world.containers)), True
+    world.natures[2].errors = 0.4
+    assert not world.watch(10)
+    assert (world.rollout, world.traffic_now, set(world.containers)) == before
+    world.disk_full = False
+    assert world.watch(60) and world.rollout.phase is Phase.ROLLED_BACK
+
+
 def test_a_gateway_that_dies_comes_back_and_its_counters_are_not_believed(world: World) -> None:
     first(world)
     world.deploy(CANARY)
@@ -257,5 +269,5 @@ class DyingWatchers(RuleBasedStateMachine):
 
 TestDyingWatchers = DyingWatchers.TestCase
 TestDyingWatchers.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from intermodal.errors import HostError, IntermodalError
+from intermodal.errors import IntermodalError
 from intermodal.events import SILENT, Events
 from intermodal.rooms.deploy.advance import advance
 from intermodal.rooms.deploy.live import Replayed
@@ -101,16 +101,19 @@ class Watcher:
     # --- the loop --------------------------------------------------------------------------------------------------
     def run(self, sleep: Callable[[float], None] = time.sleep) -> Rollout:
         """Watch until the rollout is over and nothing is left to be done."""
-        while not self.tick():
-            quick = self.stored.rollout.phase in (*_STARTS, Phase.ROLLING_BACK) or self.stored.over
-            sleep(QUICK_S if quick else TICK_S)
+        with self._events.task(f"roll out revision {self.stored.rollout.candidate}") as task:
+            while not self.tick():
+                judged = self._kept.reason if self._kept is not None else ""
+                task.label(" | ".join(part for part in (describe(self.stored.rollout), judged) if part))
+                quick = self.stored.rollout.phase in (*_STARTS, Phase.ROLLING_BACK) or self.stored.over
+                sleep(QUICK_S if quick else TICK_S)
         return self.stored.rollout
 
     def tick(self) -> bool:
         """One round; whether the rollout is over and nothing is left to be done."""
         try:
             return self._tick()
-        except HostError as error:  # the disk, the engine, the gateway: the next round looks again
+        except (IntermodalError, OSError) as error:  # the disk, the engine, the gateway: the next round looks again
             self._warn(str(error))
             return False
 
