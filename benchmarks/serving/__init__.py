@@ -1,4 +1,4 @@
-"""What serving costs: `./dev bench serving [--rounds N] [--seconds N] [--only A,B] [--update]`.
+"""What serving costs: `./dev bench serving [--rounds N] [--seconds N] [--only A;B] [--inside] [--update]`.
 
 Ours and the peers in turn, in one run: every round starts each server with each model, compares its answers with the
 right ones, and loads it by wrk at every point. Our server runs from the folders that an image has, started as the
@@ -30,6 +30,9 @@ START, END = "<!-- ./dev bench serving --update -->", "<!-- end -->"
 def main(arguments: Sequence[str]) -> None:
     """Prepare, measure, print."""
     options = _options(arguments)
+    if options.inside:
+        print(extras.inside())
+        return
     kitchen.wrk()
     for kind in ("forest", "mlp", "echo", "noop"):
         kitchen.root(kind)
@@ -58,6 +61,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each point, after one of warming up")
     parser.add_argument("--only", type=lambda text: text.split(";"), default=[], help="contenders, by semicolon")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(kitchen.KINDS), help="models")
+    parser.add_argument("--inside", action="store_true", help="only the front's own work, which busy machines show too")
     parser.add_argument("--update", action="store_true", help="put the tables into docs/benchmarks.md, too")
     return parser.parse_args(arguments)
 

@@ -10,8 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.serving import load, tree
+from benchmarks.build.workshop import call, python
+from benchmarks.measure import table
+from benchmarks.serving import kitchen, load, tree
 from benchmarks.serving.contenders import CONTENDERS, ask, running
+from intermodal_server import contract
 
 ELEMENTS = 1 << 18  # of FP32: one megabyte
 
@@ -54,3 +57,19 @@ def _role(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     code = next((place for place, word in enumerate(words) if os.path.basename(word) == b"intermodal_server"), None)
     return words[code + 1].decode() if code is not None else ""
+
+
+def inside() -> str:
+    """What the front itself does for a request, in microseconds, as a table; see `inside.py`."""
+    folder = kitchen.root("mlp")
+    code, site = folder / contract.SERVER_DIR[1:], kitchen.front()
+    lines = []
+    for rows in (1, 32):
+        took = [
+            call(
+                python(), kitchen.HERE / "inside.py", code, site, folder / contract.SETTINGS_PATH[1:], str(rows), *parts
+            )
+            for parts in (["observers"], [])
+        ]
+        lines.append([f"{rows}", *(text.strip() for text in took)])
+    return table(("rows", "us a request", "without observers"), lines)

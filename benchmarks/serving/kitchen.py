@@ -102,7 +102,7 @@ def root(kind: str) -> Path:
     code = folder / contract.SERVER_CODE_DIR[1:]
     shutil.copytree(CODE, code, ignore=shutil.ignore_patterns("__pycache__"))
     call(python(), "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", code)
-    (code.parent / "lib").symlink_to(_front())
+    (code.parent / "lib").symlink_to(front().parents[1])
     bare = FOLDER / "envs" / "bare"
     if kind == "noop":
         if not bare.exists():
@@ -128,17 +128,17 @@ def root(kind: str) -> Path:
     return folder
 
 
-def _front() -> Path:
-    """Our front's own packages, as the lock of a project would choose them."""
+def front() -> Path:
+    """The site-packages of our front, as the lock of a project would choose them."""
     folder = FOLDER / "envs" / "front"
+    site = folder / "python3.11" / "site-packages"
     stamp, wanted = folder / ".list", "\n".join(SERVER_REQUIREMENTS)
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
-        site = folder / "python3.11" / "site-packages"
         call(uv(), "pip", "install", "-q", "--compile-bytecode", "--python", python(), "--target", site, "-c",
              CHECKOUT / "constraints.txt", *SERVER_REQUIREMENTS)  # fmt: skip
         stamp.write_text(wanted)
-    return folder
+    return site
 
 
 def _record(kind: str, folder: Path) -> None:
