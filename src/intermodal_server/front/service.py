@@ -17,7 +17,7 @@ from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.interface import Executor
 from intermodal_server.front.health import Health
 from intermodal_server.front.limits import Body, Refusal, check_content_type, media_type, read_body
-from intermodal_server.front.signature import match
+from intermodal_server.front.signature import matcher
 from intermodal_server.front.statistics import Statistics
 from intermodal_server.front.v2 import Headers
 from intermodal_server.log import Log
@@ -59,6 +59,7 @@ class Service:
         self.vertex = vertex
         self.statistics = Statistics()
         self._slow_body_s = slow_body_s
+        self._match = matcher(settings)
         self.floats = all(spec.datatype in FLOAT_DATATYPES for spec in settings.signature.inputs)
         self.outputs: tuple[TensorSpec, ...] = settings.signature.outputs  # or, once known, those of the first answer
 
@@ -100,7 +101,7 @@ class Service:
         Raises:
             Refusal: with the status and text that the client gets.
         """
-        exchange.inputs = inputs = match(tensors, self.settings)
+        exchange.inputs = inputs = self._match(tensors)
         exchange.entered_s = time.monotonic()
         exchange.outputs = outputs = await self.executor.infer(exchange, inputs)
         if not self.outputs:

@@ -18,6 +18,7 @@ Spec: Open Inference Protocol, "Inference Request JSON Object"; Triton, "Binary 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
@@ -259,10 +260,10 @@ def _any_document(body: Body, length: int) -> tuple[RequestDocument, list[Tensor
 
 
 def _float_tensor(document: FloatInputDocument) -> Tensor:
-    _check_shape(document)
     shape, data, name = tuple(document.shape), document.data, document.name
-    if len(data) != elements(shape):
-        flatten(data, shape, name)  # says what is wrong
+    if len(shape) > MAX_RANK or len(data) != math.prod(shape) or min(shape, default=0) < 0:
+        _check_shape(document)
+        flatten(data, shape, name)  # one of the two says what is wrong
     return Tensor(name, document.datatype, shape, encode_floats(data, document.datatype, name))
 
 

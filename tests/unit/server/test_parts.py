@@ -16,7 +16,7 @@ from support.serving import CODE_DIR, echo_root, echo_settings, models_python
 from intermodal_server.contract import ModelFile, ServeSettings, Signature, TensorSpec
 from intermodal_server.front.limits import Refusal, decompress
 from intermodal_server.front.predict import parse_predict
-from intermodal_server.front.signature import match
+from intermodal_server.front.signature import match, matcher
 from intermodal_server.log import Log
 from intermodal_server.options import OptionError, read_options
 from intermodal_server.tensors import Tensor, json_values
@@ -235,6 +235,29 @@ def test_inputs_come_in_the_signatures_order_and_assumed_types_give_way() -> Non
         match([Tensor("a", "FP64", (0,), b""), Tensor("b", "INT64", (0,), b"")], settings)
     (first, second) = parse_predict(b'{"inputs": {"a": ["x"], "b": 3}}', settings)
     assert (first.datatype, second.shape) == ("BYTES", (1,))
+
+
+TENSORS = [
+    Tensor(name, datatype, shape, b"")
+    for name in ("x", "y")
+    for datatype in ("FP32", "FP64")
+    for shape in ((), (0,), (2,), (-1,), (0, 3), (1, 3), (2, 3), (3, 2), (1, 3, 1))
+]
+
+
+@pytest.mark.parametrize("call", ["array", "named"])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 3), (-1, -1), (2, 3), ()])
+def test_the_quick_look_at_inputs_finds_what_the_slow_one_does(call: str, shape: tuple[int, ...]) -> None:
+    def told(look: Any, tensors: list[Tensor]) -> Any:
+        try:
+            return look(tensors)
+        except Refusal as refusal:
+            return refusal.message
+
+    settings = echo_settings(signature=Signature((TensorSpec("x", "FP32", shape),), ()), call=call)
+    quick = matcher(settings)
+    for tensors in ([], *([tensor] for tensor in TENSORS), TENSORS[:2]):
+        assert told(quick, tensors) == told(lambda given: match(given, settings), tensors)
 
 
 @pytest.mark.parametrize(
