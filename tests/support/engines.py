@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Running:
 
     folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)  # what a client needs in its environment
+    restart: Callable[[], None] | None = None  # ends the daemon as a reboot would, and starts it again
 
 
 def omit(why: str) -> None:
@@ -152,11 +153,21 @@ def docker() -> Iterator[Running]:
         words += ["--group", str(GROUP), "--config-file", f"{folder}/daemon.json"]
         (folder / "daemon.json").write_text("{}")
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder)}
+        services = ExitStack()
+
+        def begin() -> None:
+            process = services.enter_context(_service(words, folder, environment))
+            _await(process, path, folder / "log")
+
+        def restart() -> None:
+            services.close()
+            begin()
+
         try:
-            with _service(words, folder, environment) as process:
-                _await(process, path, folder / "log")
-                yield Running(folder, {"DOCKER_HOST": f"unix://{path}"})
+            begin()
+            yield Running(folder, {"DOCKER_HOST": f"unix://{path}"}, restart)
         finally:
+            services.close()
             if not bridge_before:
                 _drop_link("docker0")
 
