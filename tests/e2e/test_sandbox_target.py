@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -212,6 +213,14 @@ def test_a_taken_port_and_a_lost_image_are_told(tried: Tried) -> None:
     tried.target.start(lost)
     wait(lambda: tried.target.seen([9])[9].problem, "the keeper to say why")
     assert "ended 2 times" in tried.target.seen([9])[9].problem
+
+
+def test_who_lost_their_folder_end(tried: Tried) -> None:
+    tried.bring_up(tried.revision(1))
+    folder, replica = tried.replica(1).folder, tried.replica(1)
+    pids = [int((folder / "pid").read_text()), replica.status["pid"]]
+    shutil.rmtree(folder)
+    wait(lambda: not any(Path(f"/proc/{pid}/root").exists() for pid in pids), "the keeper and its container to end")
 
 
 def test_of_two_deploys_at_once_one_is_told_who_is_at_it(tried: Tried, host: Host) -> None:

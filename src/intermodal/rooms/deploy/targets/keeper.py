@@ -6,7 +6,7 @@ Rules, in order:
 1. What ends by itself is started again, on the same port, after a pause that grows with each end in a row.
 2. SIGTERM ends it in order: a replica finishes what it has. A second one changes nothing.
 3. It says in `status.json` where its child answers, how often it ended, and its last words. The log is bounded.
-4. Its child does not outlive it.
+4. Its child does not outlive it, nor does it outlive its folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -199,8 +200,19 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def keep(child: Child, folder: Path, stopped: list[bool]) -> None:
-    """Keep `child` running until `stopped` holds something."""
+class Asked:
+    """Whether a keeper shall end: somebody said so, or its folder is gone, so that nobody could say so any more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._spec = folder / "spec.json"
+        self.told = False
+
+    def __bool__(self) -> bool:
+        return self.told or not self._spec.exists()
+
+
+def keep(child: Child, folder: Path, stopped: Asked) -> None:
+    """Keep `child` running until it shall end."""
     ends: list[float] = []
     while not stopped:
         said: dict[str, Any] = {}
@@ -230,15 +242,16 @@ def keep(child: Child, folder: Path, stopped: list[bool]) -> None:
 
 
 def _tell(folder: Path, status: dict[str, Any]) -> None:
-    replace_file(folder / "status.json", json.dumps(status).encode())
+    with suppress(FileNotFoundError):  # the folder is gone: `Asked` sees it
+        replace_file(folder / "status.json", json.dumps(status).encode())
 
 
 def main(arguments: list[str]) -> int:
     """Keep what the folder's specification says; 0 after an orderly end."""
     folder = Path(arguments[0])  # the second argument is the lock's number: held by being open
     os.set_inheritable(int(arguments[1]), False)
-    stopped: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    stopped = Asked(folder)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(stopped, "told", True))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replace_file(folder / "pid", str(os.getpid()).encode())
     spec = json.loads((folder / "spec.json").read_bytes())
