@@ -3,7 +3,8 @@
 Sequenced packets keep a message and its descriptor together and need no framing. Kinds, by direction:
 
 front -> supervisor    started (it takes connections), beat(reason: why it is not ready), ready, unfit(reason),
-                       kill(pid, reason: a worker, or itself), left(pid: a worker that has finished)
+                       kill(pid, reason: a worker, or itself), left(pid: a worker that has finished),
+                       mode(mode: the front has decided where the model runs), measured(measured)
 supervisor -> front    worker(worker, pid) with a connection, gone(worker, pid, reason), leave(worker, pid: let that one
                        finish), leave (finish and go), adopt with a client's connection, circuit(reason, retry_s),
                        failed(reason), drain

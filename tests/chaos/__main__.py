@@ -58,13 +58,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.05, help="of requests that misbehave")
     parser.add_argument("--kinds", default="", help="only these, with commas between")
+    parser.add_argument("--keep-log", default="", help="where to leave the server's log")
     options = parser.parse_args(arguments)
     kinds = tuple(options.kinds.split(",")) if options.kinds else tuple(model.KINDS)
     seconds = options.seconds or options.minutes * 60
     failed = False
     for mode in MODES if options.mode == "all" else (options.mode,):
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            report = run(Plan(mode, seconds, options.seed, options.share, kinds=kinds), Path(folder))
+            report = run(
+                Plan(mode, seconds, options.seed, options.share, kinds=kinds), Path(folder), keep_log=options.keep_log
+            )
         tell(report)
         failed = failed or bool(report.faults)
     return int(failed)

@@ -19,6 +19,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -226,7 +227,7 @@ class Campaign:
             say(f"the front grew from {early.front_bytes} to {late.front_bytes} bytes")
 
 
-def run(plan: Plan, folder: Path, *, workers: int = 2) -> Report:
+def run(plan: Plan, folder: Path, *, workers: int = 2, keep_log: str = "") -> Report:
     """The report of one campaign."""
     settings = {"timeout_s": TIMEOUT_S, "memory_bytes": MEMORY_BYTES, "mode": plan.mode}
     if not plan.in_front:
@@ -245,6 +246,8 @@ def run(plan: Plan, folder: Path, *, workers: int = 2) -> Report:
         campaign.judge()
         if server.stop() != 0:
             report.faults.append(f"exit status {server.process.returncode} after SIGTERM")
+        if keep_log:
+            shutil.copy(server.log_path, keep_log)
     if left := marked(str(folder)):
         report.faults.append(f"processes outlived the server: {left}")
     return report

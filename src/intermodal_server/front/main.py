@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -40,6 +41,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mode", required=True, help="auto, inline, thread or workers: how this front begins")
+    parser.add_argument("--measured", default="null", help="JSON: what an earlier front has measured of its model")
     parser.add_argument("--listen", required=True)
     parser.add_argument("--hold", action="store_true", help="take connections only when ready")
     given = parser.parse_args(arguments)
@@ -77,6 +79,7 @@ class Front:
         self._pulse = Pulse(given.pulse)
         self._workers = given.workers
         self._threads = given.threads
+        self._measured = json.loads(given.measured)
         self._hold = given.hold
         self._log = log
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -91,9 +94,11 @@ class Front:
         from intermodal_server.front.http import make_server
         from intermodal_server.front.observe.instruments import Instruments
         from intermodal_server.front.service import Service
+        from intermodal_server.worker.measured import Measured
 
         self._health = Health()
-        self._execution = Execution(self._options, self._settings, self._threads, self._tell, self._log)
+        known = Measured.from_json(self._measured)
+        self._execution = Execution(self._options, self._settings, self._threads, self._tell, self._log, known)
         self._service = Service(
             self._settings,
             self._execution,

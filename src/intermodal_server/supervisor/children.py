@@ -7,6 +7,7 @@ their own.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import secrets
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from intermodal_server import contract, pulse
 from intermodal_server.control import pair
@@ -105,6 +107,7 @@ class Starter:
         self._workers = workers
         self._threads = threads
         self.mode = mode  # how the next front begins
+        self.measured: Any = None  # by a front that holds the model, for the next one
         self._measured = False  # whether a worker has been told to
 
     def front(self, *, held: bool, now_s: float) -> Child:
@@ -116,7 +119,7 @@ class Starter:
         page = pulse.new_page()
         arguments = [
             *("--workers", str(self._workers), "--threads", str(self._threads), "--pulse", str(page)),
-            *("--mode", self.mode),
+            *("--mode", self.mode, "--measured", json.dumps(self.measured)),
             *("--listen", ",".join(map(str, self._listeners))),
             *(["--hold"] if held else []),
         ]

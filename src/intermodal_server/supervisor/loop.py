@@ -267,6 +267,8 @@ class Supervisor:
             self._log.info("ready", cases=message.get("cases"))
         elif kind == "unfit" and not self._failure:
             self._give_up(reason)
+        elif kind == "measured":
+            self._starter.measured = message.get("measured")
         elif kind == "mode":
             self._move(str(message.get("mode")))
         elif kind == "left":

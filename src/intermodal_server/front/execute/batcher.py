@@ -9,8 +9,9 @@ Rules, in order:
 3. A batch that fails is tried again, so that nobody pays for a neighbour: in halves when the model raised or
    miscounted, request by request when its process died or hung, or when the answer does not look like the model's
    (`forms`). What fails alone is that request's own failure.
-4. A batch has half of `timeout_s`; after it hung, its requests share the other half (an eighth of `timeout_s` each at
-   least), so that the one at fault cannot use up the time of the others. Who waits for a replacement of what his neighbour broke may wait `timeout_s` more.
+4. A batch has half of `timeout_s`; after it hung, its requests share the other half, an eighth of `timeout_s` each at
+   least, so that the one at fault cannot use up the time of the others. Who waits for a replacement of what his
+   neighbour broke may wait `timeout_s` more.
 5. Outputs need one row for each row that went in. Where requests fail together and succeed alone, batching is turned
    off and the log says so: at once for wrong row counts, the third time for anything else.
 """

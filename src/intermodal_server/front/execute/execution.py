@@ -41,7 +41,13 @@ class Execution:
     """Where the model is, decided once; an `Executor`."""
 
     def __init__(
-        self, options: Options, settings: ModelSettings, threads: int, tell: Callable[..., Any], log: Log
+        self,
+        options: Options,
+        settings: ModelSettings,
+        threads: int,
+        tell: Callable[..., Any],
+        log: Log,
+        known: Optional[Measured] = None,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -51,7 +57,9 @@ class Execution:
             threads: how many a copy of the model in the front may use.
             tell: sends a message to the supervisor: a kind and fields.
             log: of the front.
+            known: what an earlier front has measured.
         """
+        self._known = known
         self._options = options
         self._settings = settings
         self._threads = threads
@@ -143,7 +151,7 @@ class Execution:
         threads = 1 if mode == "inline" else self._threads  # of so light a model a second one would mostly wait
         thread = ModelThread(lambda: load(options, settings, threads, log), log)
         try:
-            measured = await thread.load(settings, self._cases, mode=False)
+            measured = await thread.load(settings, self._cases, self._known)
         except LoadError as error:
             thread.close()
             log.error("the model cannot be loaded", reason=str(error), traceback=error.details)
@@ -153,6 +161,7 @@ class Execution:
             self._decided.set()
             return
         log.info("model loaded", model=settings.name, backend=settings.backend, python=sys.version.split()[0])
+        self._tell("measured", measured=measured.as_json())  # for those that come after this front
         decision = decide(settings.serve, mode, reason, measured)
         inline = mode == "inline"
         self._batcher = Batcher(settings, decision, log, lost=self._lost_here, each_turn=inline, forms=self._forms)

@@ -96,8 +96,8 @@ class ModelThread:
         if not self._loop.is_closed():  # else the front has ended, and nobody waits
             self._loop.call_soon_threadsafe(callback, *arguments)
 
-    async def load(self, settings: ModelSettings, cases: Sequence[Any], *, mode: bool) -> Measured:
-        """Load the model and measure it; the event loop goes on meanwhile.
+    async def load(self, settings: ModelSettings, cases: Sequence[Any], known: Optional[Measured]) -> Measured:
+        """Load the model and measure it, unless that is `known`; the event loop goes on meanwhile.
 
         Raises:
             LoadError: it cannot be loaded.
@@ -109,7 +109,7 @@ class ModelThread:
             try:
                 self._backend = self._make()
                 load_s = time.monotonic() - begin_s
-                found = measure(self._backend, settings, cases, load_s=load_s, mode=mode)
+                found = known or measure(self._backend, settings, cases, load_s=load_s, mode=False)
             except LoadError as error:
                 self._post(_set_exception, future, error)
             except BaseException as error:  # a model may raise anything while it loads, SystemExit too
