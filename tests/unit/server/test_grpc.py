@@ -170,6 +170,8 @@ for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, "{p
         accepted.sendall(b"x")
         assert client.recv(1) == b"x"
         print("right")
+    client.close()
+    assert Guests([place]).send_away() == 1  # gone, and grpcio does not know yet
     accepted.close()
     assert guests.send_away() == 0
 """

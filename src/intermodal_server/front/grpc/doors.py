@@ -35,8 +35,9 @@ _DESCRIPTORS = "/proc/self/fd"
 def shut_listeners(places: Collection[Place]) -> None:
     """Let nobody in any more; connections go on."""
     for found in _sockets(places):
-        if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            found.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.shutdown(socket.SHUT_RDWR)
 
 
 class Guests:
@@ -53,15 +54,16 @@ class Guests:
             if not _is_connected(found):
                 continue
             count += 1
-            inode = os.fstat(found.fileno()).st_ino
-            if inode not in self._told and not _waiting_bytes(found):
-                found.send(GOAWAY, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                self._told.add(inode)
+            with suppress(OSError):  # it has gone by itself
+                inode = os.fstat(found.fileno()).st_ino
+                if inode not in self._told and not _waiting_bytes(found):
+                    found.send(GOAWAY, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                    self._told.add(inode)
         return count
 
 
 def _sockets(places: Collection[Place]) -> Iterator[socket.socket]:
-    """Each socket bound to one of `places`; valid until the next. What fails with one ends nothing but its turn."""
+    """Each socket bound to one of `places`; valid until the next."""
     try:
         names = os.listdir(_DESCRIPTORS)
     except OSError:
