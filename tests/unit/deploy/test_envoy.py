@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -22,6 +23,7 @@ from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, faults
 from intermodal.rooms.deploy.envoy.render import BOOTSTRAP, bootstrap, pipe, render
 from intermodal.rooms.deploy.revision import Exposure
 from intermodal.rooms.deploy.target import Traffic
+from intermodal.rooms.deploy.targets.tls import spoken
 
 pytestmark = pytest.mark.network  # the program comes from the package index, once
 
@@ -251,6 +253,36 @@ def test_tls_by_files_and_renewed_without_a_restart(envoy: RunningEnvoy, tmp_pat
         except ssl.SSLError:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
+
+
+def test_a_certificate_is_chosen_by_the_name_that_is_asked_for(envoy: RunningEnvoy, tmp_path: Path) -> None:
+    """Two names, two certificates, each issued by somebody: golden cases reach both."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=tmp_path)
+
+    fresh = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *fresh, "-days", "2", "-subj", "/CN=issuer", "-keyout", "ca.key", "-out", "ca.pem")
+    port, sites = free_port(), []
+    for name in ("a", "b"):
+        openssl("req", *fresh, "-subj", f"/CN={name}.example", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        issue = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
+        openssl("x509", "-req", "-in", f"{name}.csr", *issue, "-out", f"{name}.pem")
+        files = {"certificate": str(tmp_path / f"{name}.pem"), "key": str(tmp_path / f"{name}.key")}
+        exposure = replace(Exposure(port=port, host=f"{name}.example"), **files)
+        sites.append(Site(name, exposure, (Group(1, (envoy.backend(name).upstream,)),), ((1, 100),)))
+    envoy.apply(GatewayPlan(tuple(sites)))
+    for site in sites:
+        envoy.await_healthy(site.model, [1])
+        with spoken(socket.create_connection(("127.0.0.1", port), 20), site.exposure) as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {site.exposure.host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert f'"name": "{site.model}"'.encode() in answer
+    with (
+        pytest.raises(OSError),
+        spoken(socket.create_connection(("127.0.0.1", port), 20), replace(sites[0].exposure, host="b.example")),
+    ):
+        pass
 
 
 def test_a_taken_port_is_told(envoy: RunningEnvoy) -> None:

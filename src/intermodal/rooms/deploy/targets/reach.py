@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import ssl
 import stat
 import subprocess
 from http.client import HTTPConnection
@@ -24,6 +23,7 @@ from intermodal.engine.forward import LOOPBACK
 from intermodal.errors import EngineError
 from intermodal.host import Host
 from intermodal.rooms.deploy.revision import Exposure
+from intermodal.rooms.deploy.targets.tls import spoken
 
 _PERSIST_S = 60
 _CONNECT_S = 10
@@ -154,12 +154,7 @@ class Through(HTTPConnection):
 
     def connect(self) -> None:
         """Open it, and speak TLS where the gateway does."""
-        plain = self._reach.tcp(self.host, self.port, self.timeout)
-        if self._exposure.certificate:  # our own certificate, by whatever name
-            context = ssl.create_default_context(cafile=self._exposure.certificate)
-            context.check_hostname = False
-            plain = context.wrap_socket(plain)
-        self.sock = plain
+        self.sock = spoken(self._reach.tcp(self.host, self.port, self.timeout), self._exposure)
 
 
 def _private(folder: Path) -> Path:

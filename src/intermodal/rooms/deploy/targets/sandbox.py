@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import ssl
+import socket
 from collections.abc import Callable, Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets.kept import Kept, replace_file
 from intermodal.rooms.deploy.targets.ports import check_port
+from intermodal.rooms.deploy.targets.tls import spoken
 
 _ANSWER_BYTES = 32 << 20
 _ENDS_TOLD = 2
@@ -243,13 +244,7 @@ class SandboxTarget:
 
     def connect(self, timeout_s: float) -> HTTPConnection:
         """A connection to the gateway's port."""
-        exposure = self._exposure
-        address = LOOPBACK if exposure.address in ("0.0.0.0", "") else exposure.address  # noqa: S104
-        if not exposure.certificate:
-            return HTTPConnection(address, exposure.port, timeout=timeout_s)
-        context = ssl.create_default_context(cafile=exposure.certificate)  # our own certificate, by whatever name
-        context.check_hostname = False
-        return HTTPSConnection(address, exposure.port, timeout=timeout_s, context=context)
+        return _Connection(self._exposure, timeout_s)
 
     def logs(self, revision: int, *, lines: int = 100) -> str:
         """The end of the replicas' logs."""
@@ -306,6 +301,21 @@ class SandboxTarget:
         for number in self._numbers()[:-_KEPT_FOLDERS]:
             if not any(one.lives for one in self._replicas(number)):
                 shutil.rmtree(self._folder(number), ignore_errors=True)
+
+
+class _Connection(HTTPConnection):
+    """A connection to the gateway."""
+
+    def __init__(self, exposure: Exposure, timeout_s: float) -> None:
+        address = LOOPBACK if exposure.address in ("0.0.0.0", "") else exposure.address  # noqa: S104
+        super().__init__(address, exposure.port, timeout=timeout_s)
+        self._exposure = exposure
+
+    def connect(self) -> None:
+        """Open it; also called by `request` after the other side has closed."""
+        self.sock: socket.socket = spoken(
+            socket.create_connection((self.host, self.port), self.timeout), self._exposure
+        )
 
 
 def _problem(statuses: Sequence[Mapping[str, Any]]) -> str:
