@@ -235,6 +235,7 @@ def _begin(writer: Writer, new: Revision, wish: Wish, target: Target, events: Ev
 
 def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored:
     """Watch a rollout until it is over."""
+    from intermodal.rooms.deploy.secrets import resolve_secrets
     from intermodal.rooms.watch.beside import Beside
     from intermodal.rooms.watch.drift_kept import begin_drift
     from intermodal.rooms.watch.loop import Watcher
@@ -244,15 +245,20 @@ def _watch(writer: Writer, stored: Stored, host: Host, events: Events) -> Stored
 
     store, model = pipeline.open_store(host), writer.model
     target = target_of(model.target, model.name, model.exposure, store, host, events)
-    replays = LiveReplays(target, model.exposure, lambda revision: _metadata(revision, store, host, events))
+    memory = read_memory(stored)
+
+    def key() -> str:
+        secrets = resolve_secrets([("golden_key", memory.golden_key)] if memory.golden_key else [], host)
+        return secrets.get("golden_key", b"").decode().strip()
+
+    replays = LiveReplays(target, model.exposure, lambda revision: _metadata(revision, store, host, events), key)
 
     def tolerance() -> tuple[float | None, float | None]:
         candidate = writer.state.revision(model, stored.rollout.candidate)
         found = _metadata(candidate, store, host, events).settings.tolerance
         return found.rtol, found.atol
 
-    notify = read_memory(stored).notify
-    notifier = Notifier(notify.webhook or "", notify.command or "", host=host, events=events)
+    notifier = Notifier(memory.notify.webhook or "", memory.notify.command or "", host=host, events=events)
     try:
         beside = Beside(writer, stored, target, tolerance)
         watcher = Watcher(writer, stored, target, replays, beside=beside, tell=notifier.tell, events=events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -179,6 +180,17 @@ def test_golden_cases_reach_a_revision_without_traffic_and_count_for_nothing(tri
         None,
         False,
     )
+
+
+def test_golden_cases_bring_a_key_where_the_server_wants_one(tried: Tried) -> None:
+    key = "im_" + "k" * 43
+    line = f"keys:golden:{hashlib.sha256(key.encode()).hexdigest()}"
+    closed = replace(tried.revision(1), settings=Settings(environment=(("INTERMODAL_API_KEYS", line),)))
+    tried.bring_up(closed)
+    about = rollouts._metadata(closed, tried.store, tried.host, SILENT)
+    without = replay(tried.target, 1, tried.exposure, about)
+    assert without.passed is None and "golden_key" in without.problems[0]
+    assert replay(tried.target, 1, tried.exposure, about, key).passed is True
 
 
 def test_several_models_on_one_gateway_each_on_its_own(tried: Tried, host: Host, store: Store) -> None:

@@ -202,6 +202,7 @@ class Deploy(Table, frozen=True):
     steps: tuple[Step, ...] = ()
     bake: Duration = "30m"
     ring: Annotated[int, Meta(ge=0, le=100_000)] = 1000  # last predictions that a server keeps by request id; 0: none
+    golden_key: SecretReference | None = None  # the API key that golden cases are asked with
     max_hold: Duration | None = None  # what is held for a shift is rolled back after so long; else it waits
     analysis: Analysis = Analysis()
     resources: Resources = Resources()

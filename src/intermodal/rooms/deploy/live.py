@@ -3,8 +3,9 @@
 Takes a target, a revision and what its image says of itself; hands on `Replayed`. Requests name the revision in a
 header, so they reach it before it has any traffic, and say that they are golden, so they are evidence of nothing else.
 
-Rules: an answer that differs fails; no answer, or the gateway's 502, 503 or 504, is neither a pass nor a failure, and
-is asked again by whoever needs to know. An image without cases cannot fail here and says so.
+Rules: an answer that differs fails; no answer, a refusal for want of a key, 429, or the gateway's 502, 503 or 504, is
+neither a pass nor a failure, and is asked again by whoever needs to know. An image without cases cannot fail here and
+says so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from intermodal.rooms.deploy.revision import Exposure
 from intermodal.rooms.deploy.target import Target
 from intermodal_server.golden import Difference, compare
 
-_UNANSWERED = (502, 503, 504)
+_UNANSWERED = (429, 502, 503, 504)
+_UNWELCOME = (401, 403)
+_NO_KEY = 'the server wants an API key from golden cases: golden_key = "env:NAME" under [deploy] says which'
 _SHOWN = 5
 _MARGIN_S = 5.0
 
@@ -33,7 +36,7 @@ class Replayed(Struct, frozen=True):
     problems: tuple[str, ...] = ()  # what differed, or why there was no answer
 
 
-def replay(target: Target, revision: int, exposure: Exposure, metadata: Metadata) -> Replayed:
+def replay(target: Target, revision: int, exposure: Exposure, metadata: Metadata, key: str = "") -> Replayed:
     """How the golden cases of a revision go on the live endpoint.
 
     Args:
@@ -41,10 +44,13 @@ def replay(target: Target, revision: int, exposure: Exposure, metadata: Metadata
         revision: its number.
         exposure: where the gateway offers the model.
         metadata: settings and golden cases of its image.
+        key: the API key that the server wants, "" when it wants none.
     """
     if metadata.golden is None or not metadata.golden.cases:
         return Replayed(revision, True, 0, ("the image has no golden cases: nothing says what it should predict",))
     settings, headers = metadata.settings, {REVISION_HEADER: str(revision), GOLDEN_HEADER: "1"}
+    if key:
+        headers["X-API-Key"] = key
     if exposure.host != "*":
         headers["Host"] = exposure.host
     found: list[Difference] = []
@@ -54,6 +60,8 @@ def replay(target: Target, revision: int, exposure: Exposure, metadata: Metadata
         try:
             for case in metadata.golden.cases:
                 answer = client.infer({key: value for key, value in case.request.items() if key != "id"})
+                if client.status in _UNWELCOME:
+                    return Replayed(revision, None, len(metadata.golden.cases), (_NO_KEY,))
                 if client.broken or client.status in _UNANSWERED:
                     return Replayed(revision, None, len(metadata.golden.cases), (str(answer.get("error", "")),))
                 found += compare(

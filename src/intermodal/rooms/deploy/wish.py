@@ -33,6 +33,7 @@ class Wish(Struct, frozen=True):
     max_hold_s: float | None = None
     analysis: Analysis = Analysis()
     notify: Notify = Notify()
+    golden_key: str = ""  # reference, never the key
     notices: tuple[str, ...] = ()
 
     def plan(self, *, first: bool, requests_per_s: float | None) -> Plan:
@@ -130,6 +131,7 @@ def wish_of(
         max_hold_s=seconds(deploy.max_hold) if deploy.max_hold else None,
         analysis=deploy.analysis,
         notify=deploy.notify,
+        golden_key=deploy.golden_key or "",
         notices=notices,
     )
 

@@ -27,6 +27,7 @@ class Memory(Struct, frozen=True):
     evidence: Evidence = Evidence()
     choice: Choice = Choice()
     notify: Notify = Notify()
+    golden_key: str = ""  # reference, never the key
 
     def text(self) -> str:
         """As it is stored."""
@@ -42,4 +43,4 @@ def first_memory(rollout: Rollout, wish: Wish) -> str:
     """What a rollout begins with."""
     rules = rules_of(wish.analysis)
     setting = Setting(rollout.candidate, rollout.stable, sticky=bool(wish.exposure.sticky), max_p99_s=rules.max_p99_s)
-    return Memory(rules, setting, notify=wish.notify).text()
+    return Memory(rules, setting, notify=wish.notify, golden_key=wish.golden_key).text()

@@ -22,10 +22,17 @@ class LiveReplays:
         target: where the revisions run.
         exposure: where the gateway offers the model.
         metadata: what the image of a revision says of itself.
+        key: the API key that the server wants, read each time.
     """
 
-    def __init__(self, target: Target, exposure: Exposure, metadata: Callable[[Revision], Metadata]) -> None:
-        self._target, self._exposure, self._metadata = target, exposure, metadata
+    def __init__(
+        self,
+        target: Target,
+        exposure: Exposure,
+        metadata: Callable[[Revision], Metadata],
+        key: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._target, self._exposure, self._metadata, self._key = target, exposure, metadata, key
         self._thread: threading.Thread | None = None
         self._result: Replayed | None = None
 
@@ -46,6 +53,6 @@ class LiveReplays:
     def _run(self, revision: Revision) -> None:
         self._result = Replayed(revision.number, None, problems=("the replay broke off",))
         try:
-            self._result = replay(self._target, revision.number, self._exposure, self._metadata(revision))
+            self._result = replay(self._target, revision.number, self._exposure, self._metadata(revision), self._key())
         except IntermodalError as error:
             self._result = Replayed(revision.number, None, problems=(str(error),))
