@@ -9,7 +9,7 @@ Rules, in order:
 3. A batch that fails is tried again, so that nobody pays for a neighbour: in halves when the model raised or
    miscounted, request by request when its process died or hung, or when the answer does not look like the model's
    (`forms`). What fails alone is that request's own failure.
-4. A batch has half of `timeout_s`; after it hung, its requests share the other half, an eighth of `timeout_s` each at
+4. A batch has half of `timeout_s`; after it hung, its requests share the other half, a quarter of `timeout_s` each at
    least, so that the one at fault cannot use up the time of the others. Who waits for a replacement of what his
    neighbour broke may wait `timeout_s` more.
 5. Outputs need one row for each row that went in. Where requests fail together and succeed alone, batching is turned
@@ -39,7 +39,7 @@ MAX_QUEUED = 1024
 MAX_QUEUED_BYTES = 512 << 20
 MAX_BATCH_BYTES = 64 << 20
 FRUITLESS_BATCHES = 3
-LEAST_SHARE = 8  # of timeout_s: a busy machine, or a thread that spins beside, may slow down who did nothing wrong
+LEAST_SHARE = 4  # of timeout_s: a busy machine, or a thread that spins beside, may slow down who did nothing wrong
 LEAST_TIMER_S = 0.001  # uvloop counts in milliseconds, and rounds less than half of one to nothing
 RETRY = ((b"retry-after", b"1"),)
 ANY_FORM = Forms()
