@@ -48,10 +48,6 @@ class Slab:
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         return cls(descriptor)
 
-    def sealed(self) -> bool:
-        """Whether nobody can shrink it."""
-        return bool(fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
-
     def reserve(self, size: int) -> None:
         """Make it at least `size` bytes large.
 
