@@ -183,7 +183,7 @@ def test_guests_are_asked_to_go_once_between_frames(tmp_path: Path) -> None:
     command = [sys.executable, "-c", DOORS.format(path=tmp_path / "s")]
     variables = {"PYTHONPATH": str(CODE_DIR.parent)}
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    assert done.stdout == "right\nright\n", done.stderr
+    assert (done.returncode, done.stdout) == (0, "right\nright\n"), done.stderr
 
 
 class Sleeper:
