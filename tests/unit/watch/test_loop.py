@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.worlds import Nature, World, steady
+from support.worlds import HandClock, Nature, World, steady
 
 from intermodal.rooms.deploy.rollout import Command, Hold, Phase, Plan, Step
 from intermodal.rooms.deploy.target import Traffic
@@ -242,6 +242,11 @@ class DyingWatchers(RuleBasedStateMachine):
         numbers = sorted(self.world.containers)
         if numbers:
             del self.world.containers[numbers[which % len(numbers)]]
+
+    @rule(seconds=strategies.sampled_from([-500.0, 5000.0]))
+    def clock_is_set(self, seconds: float) -> None:
+        """Between two watchers; within one it counts for nothing (see `Clock`)."""
+        HandClock.wall_s += seconds
 
     @invariant()
     def somebody_has_the_traffic(self) -> None:
