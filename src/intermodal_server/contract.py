@@ -171,7 +171,7 @@ class ServeSettings:
 
     mode: str = "auto"  # auto | inline | thread | workers
     workers: int = 1
-    max_batch_rows: int = 64
+    max_batch_rows: int = 256
     timeout_s: float = 30.0
     max_request_bytes: int = 64 << 20
     start_check: str = "fail"  # fail | warn | off

@@ -71,7 +71,7 @@ requirements = {requirements}
 
 [serve]
 # workers = 1
-# max_batch_rows = 64               # 1 turns batching off
+# max_batch_rows = 256              # 1 turns batching off
 # timeout_s = 30.0
 # start_check = "fail"              # golden cases are replayed before the server is ready: fail, warn or off
 

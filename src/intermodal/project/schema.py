@@ -91,7 +91,7 @@ class Serve(Table, frozen=True):
 
     mode: Literal["auto", "inline", "thread", "workers"] = "auto"
     workers: PositiveInt = 1
-    max_batch_rows: PositiveInt = 64
+    max_batch_rows: PositiveInt = 256
     timeout_s: Annotated[float, Meta(gt=0)] = 30.0
     max_request_bytes: PositiveInt = 64 << 20
     start_check: Literal["fail", "warn", "off"] = "fail"

@@ -181,11 +181,11 @@ def test_the_mode(serve: dict[str, Any], forced: str, measured: dict[str, Any] |
 @pytest.mark.parametrize(
     ("serve", "measured", "rows", "why"),
     [
-        ({}, {}, 64, "on: golden rows answer together as alone, and 32 take 2.0 times as long as one"),
-        ({}, {"golden": False}, 64, "on: made-up rows"),
+        ({}, {}, 256, "on: golden rows answer together as alone, and 32 take 2.0 times as long as one"),
+        ({}, {"golden": False}, 256, "on: made-up rows"),
         ({"max_batch_rows": 1}, {}, 1, "off: max_batch_rows = 1"),
         ({}, {"same": False, "problem": "so"}, 1, "off: so"),
-        ({}, {"predict_n_s": 0.00079}, 64, "on"),
+        ({}, {"predict_n_s": 0.00079}, 256, "on"),
         ({}, {"predict_n_s": 0.0008}, 1, "off: 32 rows take 8.0 times as long as one, so it does not pay"),
         ({"max_batch_rows": 2}, {"n": 2, "predict_n_s": 0.00012}, 2, "on"),
         ({"max_batch_rows": 2}, {"n": 2, "predict_n_s": 0.00013}, 1, "off"),

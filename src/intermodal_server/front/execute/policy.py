@@ -45,11 +45,11 @@ R = TypeVar("R", bound=Request)
 class Limits:
     """How large a batch may be, and how long it may be waited for."""
 
-    max_rows: int = 64
+    max_rows: int = 256
     max_bytes: int = 64 << 20
-    window_share: float = 0.15
+    window_share: float = 0.40
     window_most_s: float = 0.005
-    window_least_s: float = 0.0002
+    window_least_s: float = 0.0005
 
 
 @dataclass(frozen=True)
