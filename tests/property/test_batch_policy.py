@@ -151,20 +151,20 @@ def _two_callers(predict_s: float) -> Policy[Request]:
 
 
 def test_callers_just_answered_are_waited_for_and_no_longer_than_they_need() -> None:
-    policy = _two_callers(0.016)
+    policy = _two_callers(0.01)
     policy.arrive(Request(1, 8, "a", 100.0))
     assert policy.take(1.0001) is None
-    assert policy.wake_s is not None and abs(policy.wake_s - 1.0024) < 1e-9
+    assert policy.wake_s is not None and abs(policy.wake_s - 1.004) < 1e-9
     policy.arrive(Request(1, 8, "a", 100.0))
     batch = policy.take(1.0002)
     assert batch is not None and len(batch.requests) == 2
 
 
 def test_the_window_ends_without_them() -> None:
-    policy = _two_callers(0.016)
+    policy = _two_callers(0.01)
     policy.arrive(Request(1, 8, "a", 100.0))
-    assert policy.take(1.0023) is None
-    batch = policy.take(1.0025)
+    assert policy.take(1.0039) is None
+    batch = policy.take(1.0041)
     assert batch is not None and len(batch.requests) == 1
 
 
