@@ -45,10 +45,11 @@ class Fronts:
         holds_model: bool,
         hang_s: float,
         hold_s: float,
+        ready_path: str,
         log: Log,
     ) -> None:
         self._nursery = nursery
-        self._stand_in = StandIn(listeners, selector, truth, hold_s)
+        self._stand_in = StandIn(listeners, selector, truth, hold_s, ready_path)
         self.holds_model = holds_model
         self.hang_s = hang_s
         self._log = log

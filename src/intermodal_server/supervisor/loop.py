@@ -78,6 +78,7 @@ class Supervisor:
             holds_model=self._in_front,
             hang_s=self._leave_s if self._in_front else options.hang_s,
             hold_s=serve.timeout_s + HOLD_MARGIN_S,
+            ready_path=options.vertex.health,
             log=log,
         )
         self._crew = Crew(self._nursery, workers, self._fronts.tell, self._leave_s, log)

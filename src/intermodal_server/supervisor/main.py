@@ -45,7 +45,10 @@ def run() -> int:
         log.error("an address cannot be listened on", reason=str(error))
         return EXIT_LISTEN
     adopt_orphans()
-    threads = max(1, usable_cores() // settings.serve.workers)
+    cores = usable_cores()
+    if settings.serve.workers > cores:
+        log.warning("there are more workers than cores", workers=settings.serve.workers, cores=cores)
+    threads = max(1, cores // settings.serve.workers)
     try:
         return Supervisor(options, settings, listeners, threads, MemoryWatch(options.memory_bytes), log).run()
     finally:

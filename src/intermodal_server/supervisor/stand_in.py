@@ -30,6 +30,7 @@ ACCEPT_AT_ONCE = 64
 
 FRESH, HELD, ANSWERED = "fresh", "held", "answered"
 LIVE, READY = "live", "ready"
+READY_PATHS = frozenset(("/v2/health/ready", "/ping"))
 PHRASES = {200: "OK", 503: "Service Unavailable"}
 
 
@@ -53,7 +54,7 @@ class Guest:
     thrown_away: int = 0
 
 
-def probe_of(line: bytes) -> tuple[str, str] | None:
+def probe_of(line: bytes, ready_paths: frozenset[str] = READY_PATHS) -> tuple[str, str] | None:
     """Which probe a request line asks for, with the model it names; None for everything else."""
     method, _, rest = line.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1").rstrip("/")
@@ -61,7 +62,7 @@ def probe_of(line: bytes) -> tuple[str, str] | None:
         return None
     if path == "/v2/health/live":
         return LIVE, ""
-    if path in ("/v2/health/ready", "/ping"):
+    if path in ready_paths:
         return READY, ""
     parts = path.split("/")
     if parts[1:3] == ["v2", "models"] and parts[-1] == "ready" and len(parts) in (5, 7):
@@ -87,11 +88,13 @@ class StandIn:
         selector: selectors.BaseSelector,
         truth: Callable[[], Truth],
         hold_s: float,
+        ready_path: str = "",
     ) -> None:
         self._listeners = list(listeners)
         self._selector = selector
         self._truth = truth
         self._hold_s = hold_s
+        self._ready_paths = READY_PATHS | {ready_path.rstrip("/")} if ready_path else READY_PATHS
         self._guests: dict[int, Guest] = {}
         self._wanted = False
         self._listening = False
@@ -162,7 +165,7 @@ class StandIn:
         line, end, _ = data.lstrip(b"\r\n").partition(b"\n")
         if not end and len(data) < LINE_BYTES:
             return
-        probe = probe_of(line)
+        probe = probe_of(line, self._ready_paths)
         if probe is None:
             guest.state = HELD
             self._settle(guest)

@@ -177,7 +177,9 @@ class Door:
         self.listener.setblocking(False)
         self.selector = selectors.DefaultSelector()
         self.truth = Truth(live=True, reason="the front is being replaced", hold=True)
-        self.stand_in = StandIn([self.listener], self.selector, lambda: self.truth, hold_s=30.0)
+        self.stand_in = StandIn(
+            [self.listener], self.selector, lambda: self.truth, hold_s=30.0, ready_path="/am-i-well/"
+        )
         self.clients: list[socket.socket] = []
         self.stand_in.open(0.0)
 
@@ -228,6 +230,7 @@ PROBES = {
     b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n": (200, {"live": True}),
     b"GET /v2/health/ready HTTP/1.1\r\n\r\n": (503, {"ready": False, "reason": "the front is being replaced"}),
     b"GET /v2/health/ready?verbose=1 HTTP/1.0\n\n": (503, {"ready": False, "reason": "the front is being replaced"}),
+    b"GET /am-i-well HTTP/1.1\r\n\r\n": (503, {"ready": False, "reason": "the front is being replaced"}),
     b"\r\nGET /v2/models/echo/ready HTTP/1.1\r\n\r\n": (
         503, {"name": "echo", "ready": False, "reason": "the front is being replaced"}),
     b"GET /v2/models/echo/versions/1/ready HTTP/1.1\r\n\r\n": (

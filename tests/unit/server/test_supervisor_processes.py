@@ -127,6 +127,27 @@ def test_a_model_that_keeps_dying_opens_the_circuit_and_good_answers_close_it(tm
         server.wait(lambda: "the circuit is closed" in messages(server), "the circuit to close")
 
 
+@pytest.mark.parametrize("mode", ["inline", "thread"])
+def test_a_front_that_its_model_keeps_killing_opens_the_circuit_too(tmp_path: Path, mode: str) -> None:
+    cure = tmp_path / "cure"
+    with serve(root_of(tmp_path, CURSED.format(cure=str(cure))), mode=mode) as server:
+        for _ in range(5):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                server.infer([1])
+        reply = server.infer([1])
+        assert reply.status == 503 and "the model keeps dying (last: status 3)" in reply.json["error"]
+        assert int(reply.headers["retry-after"]) >= 1
+        ready = server.ready()
+        assert ready.status == 503 and "keeps dying" in ready.json["reason"]
+        live = server.request("GET", "/v2/health/live")
+        assert (live.status, live.json) == (200, {"live": True})
+        cure.touch()
+        server.wait_ready()
+        for _ in range(5):
+            assert server.infer([1]).status == 200
+        server.wait(lambda: "the circuit is closed" in messages(server), "the circuit to close")
+
+
 def _nobody_starts_while_it_is_open(server: Served) -> None:
     state = ""
     for message in messages(server):
