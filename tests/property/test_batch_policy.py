@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from intermodal_server.front.execute.policy import Limits, Policy, Request
 
-LIMITS = Limits(max_rows=8, max_bytes=1000, window_share=0.15, window_most_s=0.005, window_least_s=0.0002)
+LIMITS = Limits(max_rows=8, max_bytes=1000)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 10), st.integers(1, 400), st.sampled_from(["a", "b", None])),
