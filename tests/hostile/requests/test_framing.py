@@ -167,7 +167,7 @@ def test_trailers_are_no_headers(tmp_path: Path) -> None:
     line = f"keys:alice:{hashlib.sha256(key).hexdigest()}"
     with serve(echo_root(tmp_path), api_keys=line) as server:
         trailer = b"0\r\nx-api-key: " + key + b"\r\nx-request-id: forged\r\nContent-Encoding: gzip\r\n\r\n"
-        answer = exchange(server, head(CHUNKED) + chunks(end=trailer))
+        answer = exchange(server, head(CHUNKED, b"Connection: close") + chunks(end=trailer))
         assert statuses(answer) == [401] and b"forged" not in answer
         good = head(CHUNKED, b"X-API-Key: " + key + b" ", b"Connection: close") + chunks(end=trailer)
         answer = exchange(server, good)

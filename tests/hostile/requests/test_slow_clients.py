@@ -38,7 +38,7 @@ def until(condition: Callable[[], bool], server: Served) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root: Path = tmp_path_factory.mktemp("root")
-    with serve(echo_root(root), max_request_bytes=16 * MIB, slow_body_s=1) as running:
+    with serve(echo_root(root), max_request_bytes=16 * MIB, slow_body_s=2) as running:
         front = running.children("front")
         yield running
         answered(running)
@@ -121,12 +121,12 @@ def test_a_body_that_begins_fast_and_then_stalls_is_ended_too(server: Served) ->
 
 
 def test_a_slow_but_steady_body_is_taken(server: Served) -> None:
-    body = GOOD[:-1] + b" " * (192 << 10) + b"}"
+    body = GOOD[:-1] + b" " * (384 << 10) + b"}"
     with server.raw() as connection:
         connection.sendall(head(b"Content-Length: %d" % len(body), b"Connection: close"))
         for start in range(0, len(body), 8 << 10):
             connection.sendall(body[start : start + (8 << 10)])
-            time.sleep(0.1)  # 80 KiB/s for 2.4 s, twice as long as a body may do nothing
+            time.sleep(0.1)  # 80 KiB/s for 4.8 s, twice as long as a body may do nothing
         assert statuses(read_all(connection)) == [200]
 
 
@@ -181,11 +181,11 @@ def large_request(values: int) -> bytes:
 
 
 def test_who_does_not_read_the_answer_is_hung_up_on(tmp_path: Path) -> None:
-    with serve(echo_root(tmp_path), slow_body_s=1, max_request_bytes=16 * MIB) as server:
+    with serve(echo_root(tmp_path), slow_body_s=3, max_request_bytes=16 * MIB) as server:
         front = server.children("front")[0]
         answered(server)
         before = rss_bytes(front)
-        for _ in range(5):
+        for _ in range(3):
             lazy = [server.raw() for _ in range(6)]
             for connection in lazy:
                 connection.sendall(large_request(1_000_000))
@@ -194,7 +194,7 @@ def test_who_does_not_read_the_answer_is_hung_up_on(tmp_path: Path) -> None:
                 got = read_all(connection)
                 assert statuses(got[:20]) == [200] and len(got) < 8_000_000
                 connection.close()
-        until(lambda: rss_bytes(front) - before < 100 * MIB, server)  # five rounds would hold 250
+        until(lambda: rss_bytes(front) - before < 100 * MIB, server)  # three rounds would hold 150
 
 
 def test_pipelining_without_reading_holds_two_answers_at_most(server: Served) -> None:
@@ -223,7 +223,7 @@ def test_a_slow_but_steady_reader_gets_everything(server: Served) -> None:
         connection.sendall(large_request(60_000).replace(b"Host: a", b"Host: a\r\nConnection: close"))
         while data := connection.recv(8192):
             got += len(data)
-            time.sleep(0.04)  # 200 KiB/s, so that it takes twice as long as an answer may lie still
+            time.sleep(0.08)  # 100 KiB/s, so that it takes twice as long as an answer may lie still
     assert got > 480_000
 
 
