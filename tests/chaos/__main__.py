@@ -45,6 +45,8 @@ def tell(report: Report) -> None:
     for (kind, word, status), number in sorted(report.by_kind.items()):
         if number:
             print(f"    {kind or '(good)'}: {word} {status} x{number}")
+    if report.strained:
+        print(f"  STRAINED {report.strained}")
     for fault in report.faults[:40]:
         print(f"  FAULT {fault}")
 

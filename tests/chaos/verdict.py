@@ -20,7 +20,6 @@ RIGHT, OWN, REFUSED, COLLATERAL, WRONG = "right", "its own", "refused", "collate
 ENDS = {"exit", "segv", "abort", "kill", "shut"}  # the process is gone
 HANGS = {"hang", "spin", "grip"}
 HARMLESS = {"leak", "fork", "daemon", "stranger", "thread", "print", "mutter"}  # and answers all the same
-SLOW = {"print", "mutter"}  # on a busy machine too slow for their share of a batch's time
 MAY_PASS = {"ints", "text", "nested", "names", "empty", "nothing", "nan", "infinity", "set", "more", "fewer"}
 # … what the model says is a tensor, if not the right one: its own caller may get it
 
@@ -65,7 +64,7 @@ def judge(asked: Asked, came: Came, *, in_front: bool) -> str:
     """One word for what came."""
     if came.status == 200 and values(came) == oracle(asked):
         return RIGHT
-    if asked.kind in SLOW and came.status == 504:
+    if asked.kind in HARMLESS and came.status == 504:  # too slow for its share of a batch's time, by its own doing
         return OWN
     if not asked.kind or asked.kind in HARMLESS:
         return _judge_good(asked, came)
