@@ -266,3 +266,16 @@ def test_when_all_connections_are_being_answered_one_more_is_refused(tmp_path: P
         server.wait(lambda: statuses(exchange(server, b"")) == [503], "503")
         for connection in busy:
             connection.close()
+
+
+def test_a_connection_ends_after_its_share_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fuzz import front
+
+    from intermodal_server.front import limits
+
+    assert limits.MAX_REQUESTS_PER_CONNECTION <= 100_000
+    monkeypatch.setattr(limits, "MAX_REQUESTS_PER_CONNECTION", 3)
+    live = head(target=b"/v2/health/live", method=b"GET")
+    out, _ = front.LOOP.run_until_complete(front._converse(live * 10, 0))
+    assert statuses(out) == [200, 200, 200]
+    assert out.count(b"connection: close") == 1 and b"connection: close" in out.rpartition(b"HTTP/1.1")[2]
