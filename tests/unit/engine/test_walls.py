@@ -85,7 +85,8 @@ print(json.dumps(sorted(written)))
 
 def test_environment_is_that_of_the_image_alone(ground: Ground) -> None:
     seen = ground.inside("import os, json; print(json.dumps(dict(os.environ)))")
-    expected = {**ground.image.environment, "INTERMODAL_SOCKET": "/run/intermodal/serve.sock", "INTERMODAL_PORT": "0"}
+    ours = {"SOCKET": "/run/intermodal/serve.sock", "METRICS_SOCKET": "/run/intermodal/metrics.sock", "PORT": "0"}
+    expected = {**ground.image.environment, **{f"INTERMODAL_{name}": value for name, value in ours.items()}}
     assert {name: value for name, value in seen.items() if name not in ("PWD", "LC_CTYPE")} == expected
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,13 @@ def test_a_crash_in_a_batch_costs_only_who_caused_it(tmp_path: Path) -> None:
 
 
 def test_a_hang_in_a_batch_costs_only_who_caused_it(tmp_path: Path) -> None:
-    with serve(echo_root(tmp_path, pace="time.sleep(0.05)"), mode="workers", timeout_s=4) as server:
+    with serve(echo_root(tmp_path, pace="time.sleep(0.5)"), mode="workers", timeout_s=12) as server:
+        first = threading.Thread(target=server.infer, args=([9.0],))  # keeps the model busy while the others come
+        first.start()
+        time.sleep(0.2)
         values = [1.0, 2.0, 555.0, 3.0]
         assert crowd(server, values) == [504 if value == 555 else [2.0 * value] for value in values]
+        first.join()
 
 
 @pytest.mark.parametrize("mode", ["inline", "thread"])
