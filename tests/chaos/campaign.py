@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import shutil
@@ -55,6 +56,8 @@ class Plan:
     seed: int = 1
     share: float = 0.05
     callers: int = 8
+    whole_pack: bool = False  # however long it takes to deal every kind once
+    most_rate: float = math.inf
     kinds: tuple[str, ...] = tuple(model.KINDS)
 
     @property
@@ -168,10 +171,10 @@ class Campaign:
     async def run(self) -> None:
         """The whole load."""
         plan, report = self.plan, self.report
-        report.capacity = await self._closed_loop(plan.seconds / 2)
+        report.capacity = await self._closed_loop(math.inf if plan.whole_pack else plan.seconds / 2)
         prober = asyncio.ensure_future(probe_forever(self._client, report.probing, plan.in_front, PROBE_S))
         sampler = asyncio.ensure_future(self._sample_forever())
-        await self._open_loop(plan.seconds, max(4.0, report.capacity / 2))
+        await self._open_loop(plan.seconds, min(plan.most_rate, max(4.0, report.capacity / 2)))
         for task in (prober, sampler):
             task.cancel()
         await asyncio.gather(prober, sampler, return_exceptions=True)

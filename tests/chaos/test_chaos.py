@@ -22,10 +22,11 @@ SHORT = ("exit", "hang", "fork", "stranger", "print", "odd", "unspeakable", "nan
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_nobody_pays_for_another(mode: str, tmp_path: Path) -> None:
-    report = run(Plan(mode, 6.0, seed=3, kinds=SHORT), tmp_path)
+    plan = Plan(mode, 3.0, seed=3, share=0.1, callers=4, kinds=SHORT, whole_pack=True, most_rate=8.0)
+    report = run(plan, tmp_path)
     assert report.faults == []
-    assert report.words[RIGHT] > 20
-    assert report.deaths >= 1
+    assert report.words[RIGHT] > 50
+    assert report.deaths >= 2
 
 
 GOOD = b'{"outputs":[{"name":"y","datatype":"FP64","shape":[2],"data":[3.0,5.0]}]}'
