@@ -3,7 +3,7 @@
 python -m tests.kill_watchers --target sandbox --times 100
 
 Each time: a rollout of a good or bad revision begins in a process of its own, which is killed with SIGKILL somewhere in
-it; a new watcher is started; within 10 s the stored state, the gateway's weights and the containers must agree. Users
+it; a new watcher is started; within 10 s (longer on a crowded machine; the longest is told) the stored state, the gateway's weights and the containers must agree. Users
 ask all the time: not one request may be lost. 1 when something does not hold.
 """
 
@@ -134,7 +134,8 @@ class Campaign:
         assert rollout is not None
         self.killed_in[rollout.phase.value] += 1
         watcher, began = self.start("watch", MODEL), time.monotonic()
-        while time.monotonic() - began < AGREE_S:
+        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others use this machine, too
+        while time.monotonic() - began < AGREE_S * min(8.0, crowd):
             found = self.look()
             problem = disagreement(found) or ("" if found.watched_by or not found.running else "nobody watches it")
             if not problem:
