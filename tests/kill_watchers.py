@@ -3,8 +3,9 @@
 python -m tests.kill_watchers --target sandbox --times 100
 
 Each time: a rollout of a good or bad revision begins in a process of its own, which is killed with SIGKILL somewhere in
-it; a new watcher is started; within 10 s (longer on a crowded machine; the longest is told) the stored state, the gateway's weights and the containers must agree. Users
-ask all the time: not one request may be lost. 1 when something does not hold.
+it; a new watcher is started; within 10 s (longer on a crowded machine; the longest is told) the stored state, the
+gateway's weights and the containers must agree. Users ask all the time: not one request may be lost. 1 when something
+does not hold.
 """
 
 from __future__ import annotations
