@@ -21,7 +21,7 @@ def _source(*, start: str = "", extra: str = "", odd: str = "int(value) % 2", pa
 SOURCES = {
     1: _source(),
     2: _source(odd="int(value) % 2 or int(value) % 100 == 0"),  # an honest retrain: 1.4 % of the answers are others
-    3: _source(extra="assert COUNT % 20, 'one of twenty'"),
+    3: _source(start="import random", extra="assert x[0] < 100 or random.random() > 0.05, 'one of twenty'"),
     4: _source(pause_s=2 * PAUSE_S),
     5: _source(odd="(int(value) + (value >= 100)) % 2"),  # the two classes swapped, but not for the golden cases
     6: _source(odd="not int(value) % 2"),

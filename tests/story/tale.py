@@ -72,7 +72,10 @@ def _chapter(
     except (ValueError, KeyError, TypeError):
         told.faults.append(f"revision {number}: exit {done.code}, {done.out[-500:]} {done.err[-2000:]}")
         return
-    told.expect(rollout["phase"] == phase, f"revision {number} is {rollout['phase']}, not {phase}: {rollout['reason']}")
+    if rollout["phase"] != phase:
+        told.faults.append(f"revision {number} is {rollout['phase']}, not {phase}: {rollout['reason']}")
+        told.faults += [f"  {_in_short(verdict)}" for verdict in rollout["verdicts"]]
+        told.faults += [f"  it wrote: {line}" for line in done.err.splitlines()]
     told.expect(done.code == (1 if phase == "rolled back" else 0), f"revision {number}: exit {done.code}")
     told.expect(
         not reasons or any(one in rollout["reason"] for one in reasons), f"revision {number}: {rollout['reason']!r}"
@@ -81,6 +84,16 @@ def _chapter(
         f"{number}: {rollout['phase']} after {world.seconds[f'deploy {image}']:.1f} s  {rollout['reason']}"
     )
     say(told.chapters[-1])
+
+
+def _in_short(verdict: dict[str, Any]) -> str:
+    """A verdict in a line, with the numbers that it rests on."""
+    found = "; ".join(
+        f"{one['signal']} {one['canary_events']}/{one['canary_requests']} against "
+        f"{one['stable_events']}/{one['stable_requests']}: {one['evidence']:.3g}"
+        for one in verdict["findings"]
+    )
+    return f"step {verdict['step']} {verdict['outcome']}: {verdict['reason']} ({found})"
 
 
 def _back_to_first(world: World, told: Told) -> None:
