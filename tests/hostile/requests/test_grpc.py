@@ -30,7 +30,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServed]:
     serve = ServeSettings(grpc=True, max_request_bytes=LIMIT)
-    with grpc_serve(echo_root(tmp_path_factory.mktemp("root"), serve=serve), slow_body_s=1) as running:
+    with grpc_serve(echo_root(tmp_path_factory.mktemp("root"), serve=serve), slow_body_s=1, hang_s=60) as running:
         processes = running.served.children("front"), running.served.children("worker")
         yield running
         assert (running.served.children("front"), running.served.children("worker")) == processes
@@ -51,7 +51,7 @@ def fine(**changes: Any) -> Any:
 
 
 def send(channel: Any, data: bytes, path: str = INFER, **more: Any) -> bytes:
-    return channel.unary_unary(path)(data, timeout=30, **more)
+    return channel.unary_unary(path)(data, timeout=120, **more)
 
 
 def refused(channel: Any, data: bytes, path: str = INFER, **more: Any) -> tuple[Any, str]:

@@ -29,7 +29,7 @@ MAX_CONCURRENT_STREAMS = 3
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServed]:
     root = echo_root(tmp_path_factory.mktemp("root"), serve=ServeSettings(grpc=True))
-    with grpc_serve(root, slow_body_s=1) as running:
+    with grpc_serve(root, slow_body_s=1, hang_s=60) as running:  # a flood takes cores from everybody for a while
         processes = running.served.children("front"), running.served.children("worker")
         yield running
         assert (running.served.children("front"), running.served.children("worker")) == processes
@@ -41,9 +41,9 @@ def others_are_served(server: GrpcServed) -> Iterator[None]:
     request.inputs.add(name="x", datatype="FP64", shape=[1])
     with grpc.insecure_channel(server.target) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        infer(request.SerializeToString(), timeout=30)
+        infer(request.SerializeToString(), timeout=120)
         yield
-        infer(request.SerializeToString(), timeout=30)
+        infer(request.SerializeToString(), timeout=120)
 
 
 def connect(server: GrpcServed) -> socket.socket:
@@ -139,10 +139,10 @@ def test_headers_without_end_are_not_kept(server: GrpcServed) -> None:
 
 
 def test_calls_that_are_taken_back_at_once_cost_little(server: GrpcServed) -> None:
-    """Ten thousand calls, each reset as soon as it is made, as in the "rapid reset" attacks."""
+    """Two thousand calls, each reset as soon as it is made, as in the "rapid reset" attacks."""
     before = resident_bytes(server)
     reset = (8).to_bytes(4, "big")
-    calls = [frame(HEADERS, CALL, END_HEADERS, 2 * n + 1) + frame(RESET, reset, 0, 2 * n + 1) for n in range(10_000)]
+    calls = [frame(HEADERS, CALL, END_HEADERS, 2 * n + 1) + frame(RESET, reset, 0, 2 * n + 1) for n in range(2000)]
     with connect(server) as connection:
         connection.settimeout(5)
         connection.sendall(PREFACE + frame(SETTINGS) + frame(SETTINGS, flags=ACK))
@@ -150,7 +150,7 @@ def test_calls_that_are_taken_back_at_once_cost_little(server: GrpcServed) -> No
             pour(connection, b"".join(calls[start : start + 500]))
         connection.shutdown(socket.SHUT_WR)
         ended(connection)
-    assert resident_bytes(server) - before < 32 << 20
+    assert resident_bytes(server) - before < 16 << 20
 
 
 def test_nobody_watches_without_end(server: GrpcServed) -> None:

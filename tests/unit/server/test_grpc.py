@@ -269,6 +269,7 @@ def test_a_model_that_takes_too_long_is_a_deadline_of_ours(tmp_path: Path) -> No
     with grpc_serve(diary_root(tmp_path), timeout_s=1) as running, grpc.insecure_channel(running.target) as channel:
         error = failure(channel, 600)
         assert (error.code(), error.details()) == (Code.DEADLINE_EXCEEDED, "the model did not answer within 1 s")
+        running.served.wait(lambda: health(channel) == SERVING, "the replacement")
         assert ask(channel, 0) == [0]
 
 
