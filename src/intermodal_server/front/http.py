@@ -68,6 +68,7 @@ class HttpServer:
 
     @should_exit.setter
     def should_exit(self, value: bool) -> None:
+        """Ask for the end; it cannot be taken back."""
         if value:
             self._exit.set()
 

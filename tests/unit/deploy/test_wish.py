@@ -46,14 +46,14 @@ TOKEN = { from = "env:TOKEN" }
 
 def wish(text: str, overrides: Overrides = Overrides()) -> Wish:  # noqa: B008
     project = msgspec.convert(tomllib.loads(text), ProjectFile)
-    return wish_of(project.deploy, project.secrets, overrides, root=Path("/work"), mode="thread")
+    return wish_of(project.deploy, project.secrets, overrides, root=Path("/srv"), mode="thread")
 
 
 def test_everything_in_the_project_counts() -> None:
     found = wish(FULL)
     assert found.target == "ssh://ml@gpu1"
     assert found.exposure == Exposure(
-        8443, "0.0.0.0", "digits.example.com", "/digits", "/work/tls.pem", "/etc/tls.key", "x-user"
+        8443, "0.0.0.0", "digits.example.com", "/digits", "/srv/tls.pem", "/etc/tls.key", "x-user"
     )
     assert found.settings == Settings(3, "thread", RING, "2", "1Gi", 0, (("TOKEN", "env:TOKEN"),))
     assert found.steps == (Step(5, min_requests=100, max_time_s=90), Step(pause=True), Step(50))

@@ -104,11 +104,13 @@ def routes(service: Service) -> Routes:
     """GET / and GET /openapi.json."""
 
     async def page(exchange: Exchange) -> Answer:
+        """The page for browsers, a sign of life for others."""
         if "text/html" in exchange.headers.get(b"accept", ""):
             return 200, HTML, render(service)
         return json_answer(200, {"status": "alive"})
 
     async def document(_: Exchange) -> Answer:
+        """What can be asked here."""
         made = openapi.document(
             service.settings,
             outputs=service.outputs,

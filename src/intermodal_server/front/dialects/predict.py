@@ -11,6 +11,7 @@ def routes(service: Service) -> Routes:
     """POST /predict."""
 
     async def predict(exchange: Exchange) -> Answer:
+        """The model's outputs by name."""
         exchange.protocol = "predict"
         tensors = parse_predict(await service.body(exchange), service.settings)
         return 200, JSON, format_predict(await service.run(exchange, tensors))

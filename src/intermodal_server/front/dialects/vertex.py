@@ -25,6 +25,7 @@ def routes(service: Service, known: Routes) -> Routes:
     """
 
     async def health(_: Exchange) -> Answer:
+        """Whether requests should come."""
         body = service.health_body()
         return json_answer(200 if body["ready"] else 503, body)
 

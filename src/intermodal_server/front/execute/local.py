@@ -105,6 +105,7 @@ class ModelThread:
         future: asyncio.Future[Measured] = self._loop.create_future()
 
         def work() -> None:
+            """Load, and measure what is not known."""
             begin_s = time.monotonic()
             try:
                 self._backend = self._make()
