@@ -28,13 +28,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from support.serving import Served, echo_settings, serve, write_root
 
 from chaos import model
 from chaos.client import SILENT, Came, Client
 from chaos.verdict import COLLATERAL, REFUSED, RIGHT, WRONG, Asked, ask_for, judge, oracle
-from chaos.watch import Probing, Seen, between, happened, look, marked, probe_forever, zombies
+from chaos.watch import Probing, Seen, between, happened, look, marked, probe_forever, unsettled, zombies
 from intermodal_server.contract import Signature, TensorSpec
 
 TIMEOUT_S = 2.0
@@ -201,12 +202,12 @@ class Campaign:
             report.strained = f"{report.words[REFUSED]} of {good} good requests were refused"
         if report.words[RIGHT] < 0.5 * good:
             say(f"only {report.words[RIGHT]} of {good} good requests were answered")
-        self._judge_probes(events)
+        self._judge_probes(events, log)
         self._judge_growth()
         if report.log_bytes > (8 << 20) + report.deaths * (192 << 10):
             say(f"the log has {report.log_bytes} bytes")
 
-    def _judge_probes(self, events: list[float]) -> None:
+    def _judge_probes(self, events: list[float], log: list[dict[str, Any]]) -> None:
         probing, say = self.report.probing, self.report.faults.append
         for came in probing.not_live:
             say(f"liveness: {came.status} {came.body!r}")
@@ -216,7 +217,8 @@ class Campaign:
             say("it was never ready")
         slack_s = TIMEOUT_S + 4.0  # a hung process makes no event before it is noticed
         for came, reason, word in probing.claims:
-            if not between(events, came.asked_s - 1.0, came.came_s + slack_s):
+            near = between(events, came.asked_s - 1.0, came.came_s + slack_s)
+            if not near and not unsettled(log, came.came_s):
                 say(f"readiness: {reason or word!r} at {came.asked_s} although nothing happened")
             if came.status == 503 and not reason:
                 say("not ready, and no reason")

@@ -150,6 +150,17 @@ def happened(log: list[dict[str, Any]], *, fronts_only: bool) -> Iterator[float]
             yield _time(line)
 
 
+def unsettled(log: list[dict[str, Any]], at_s: float) -> bool:
+    """Whether the last thing that had happened then was no arrival: a process was still on its way."""
+    last = ""
+    for line in log:
+        if _time(line) > at_s:
+            break
+        if line["part"] == "supervisor" or line["message"] == "model loaded":
+            last = line["message"]
+    return last not in ("ready", "model loaded")
+
+
 def between(times: list[float], first_s: float, last_s: float) -> bool:
     """Whether anything happened in that time."""
     return any(first_s <= at <= last_s for at in times)
