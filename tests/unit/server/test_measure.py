@@ -138,7 +138,8 @@ def test_a_slow_model_is_asked_as_seldom_as_can_be() -> None:
     ("pace", "releases"), [(lambda n: time.sleep(0.005), True), (lambda n: sum(range(400_000)), False)]
 )
 def test_who_may_run_beside_the_model_is_counted(pace: Any, releases: bool) -> None:
-    assert found(Sums(pace=pace), mode=True).releases_gil is releases
+    tries = 5 if releases else 1  # a starved machine can hide that the lock was released, never that it was held
+    assert any(found(Sums(pace=pace), mode=True).releases_gil is releases for _ in range(tries))
     assert found(Sums(pace=pace)).releases_gil is None
 
 
