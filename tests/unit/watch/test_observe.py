@@ -198,3 +198,17 @@ def test_beyond_counts_what_took_longer() -> None:
 def test_the_rate_is_what_was_asked_between_two_moments() -> None:
     assert requests_per_s(moment(0, 100, 0), moment(2, 300, 0), 1) == 100.0
     assert requests_per_s(moment(0, 100, 0), replace(moment(2, 300, 0), scrape=None), 1) is None
+
+
+def test_slow_begins_where_stable_stands_now_not_where_it_once_stood() -> None:
+    alone = Traffic(((1, 100),))
+    bad = report(requests=1000, slow=400)  # once it was overloaded
+    good = report(requests=1500, slow=400)
+    observer = Observer(SETTING)
+    observer.window(moment(0, 0, 0, traffic=alone, reports=((bad,), ())))
+    assert observer.choice == Choice(), "it waits for what stable does now"
+    observer.window(moment(1, 500, 0, traffic=alone, reports=((good,), ())))
+    assert observer.choice.slow is not None and observer.choice.slow[0] == 0.001
+    hurried = Observer(SETTING)
+    hurried.window(moment(0, 0, 0, reports=((bad,), ())))
+    assert hurried.choice.slow is not None and hurried.choice.slow[0] == 0.01, "all there is, where the canary is asked"

@@ -34,14 +34,24 @@ class Choice(Struct, frozen=True):
         return self.slow is not None and bool(self.output)
 
 
-def choose(now: Choice, stable: Iterable[Look]) -> Choice:
-    """What can be chosen now; what was chosen stays."""
+def choose(
+    now: Choice, stable: Iterable[Look], lately: Iterable[tuple[float, int]] | None = None, *, enough: bool = True
+) -> Choice:
+    """What can be chosen now; what was chosen stays.
+
+    Args:
+        now: what was chosen before.
+        stable: all that its replicas have counted.
+        lately: its cumulative latencies since the rollout began, which say where slow begins: what was slow a week ago
+            would hide what is slow now. Default: all it has counted.
+        enough: whether to choose with what there is.
+    """
     stable = list(stable)
-    if now.complete or sum(look.requests for look in stable) < ENOUGH_REQUESTS:
+    if now.complete or not enough or sum(look.requests for look in stable) < ENOUGH_REQUESTS:
         return now
     slow = now.slow
     if slow is None:
-        latency = [(edge, count) for edge, count in merged_latency(stable) if isfinite(edge)]
+        latency = [(edge, count) for edge, count in lately or merged_latency(stable) if isfinite(edge)]
         slow = slow_edges(latency)
     if now.output:
         return Choice(slow, now.output, now.classes, now.edges)

@@ -24,9 +24,9 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from intermodal.rooms.deploy.target import Counters, ReplicaReport, Scrape, Traffic
-from intermodal.rooms.watch.choice import Choice, choose, counted
+from intermodal.rooms.watch.choice import ENOUGH_REQUESTS, Choice, choose, counted
 from intermodal.rooms.watch.counts import Arm, Split, Window
-from intermodal.rooms.watch.looks import Look, beyond, looks
+from intermodal.rooms.watch.looks import Look, beyond, looks, merged_latency
 
 SETTLE_S = 1.0
 WARM_UP_S = 3.0
@@ -62,12 +62,13 @@ class Observer:
         self._before: Moment | None = None
         self._steady_since_s = 0.0  # since when the traffic is as it is
         self._warm_since_s: float | None = None  # since when the canary has requests
+        self._first: dict[str, Look] | None = None  # stable's counters when they were seen first
         self._rest: dict[tuple[str, int], float] = {}
 
     def window(self, now: Moment) -> Window | None:
         """What happened since the moment before; None where the canary had no part, or nothing could be seen."""
         before, self._before = self._before, now
-        self.choice = choose(self.choice, looks(now.stable, "live").values())
+        self._choose(now)
         traffic = now.traffic
         if traffic is None or now.scrape is None:
             return None
@@ -92,6 +93,23 @@ class Observer:
             excluded=excluded,
             canary_healthy=counters.get(self.setting.candidate, Counters()).healthy > 0,
         )
+
+    def _choose(self, now: Moment) -> None:
+        """Choose from what stable did since the rollout began; from all it did where the canary's turn comes sooner."""
+        stable = looks(now.stable, "live")
+        if self._first is None and stable:
+            self._first = stable
+        traffic, first = now.traffic, self._first or {}
+        begun = traffic is not None and bool(
+            traffic.percent(self.setting.candidate) or traffic.mirror == self.setting.candidate
+        )
+        lately = dict(merged_latency(look for name, look in stable.items() if name in first))
+        for edge, count in merged_latency(look for name, look in first.items() if name in stable):
+            lately[edge] -= count
+        if max(lately.values(), default=0) >= ENOUGH_REQUESTS:
+            self.choice = choose(self.choice, stable.values(), sorted(lately.items()))
+        else:
+            self.choice = choose(self.choice, stable.values(), enough=begun)
 
     def _excluded(self, before: Moment, now: Moment) -> str:
         assert before.scrape is not None and now.scrape is not None
