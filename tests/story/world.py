@@ -73,7 +73,7 @@ class World:
         return get_target(self.target, model, where, store=self.store, host=self.host, events=SILENT)
 
     def configure(
-        self, *, few: int = 100, many: int = 200, bake: str = "2s", max_hold: str = "2s", replicas: int = 1
+        self, *, few: int = 150, many: int = 300, bake: str = "2s", max_hold: str = "2s", replicas: int = 1
     ) -> None:
         """Write the project file."""
         words = {"target": self.target, "port": self.port, "few": few, "many": many, "bake": bake}
