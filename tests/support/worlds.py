@@ -89,6 +89,7 @@ class World:
     countdown: int | None = None  # effects until the watcher dies
     requests_per_tick: int = 200
     disk_full: bool = False
+    let_go_s: dict[int, float] = field(default_factory=dict)  # when a revision lost its last share of the traffic
     name: str = TARGET
     model: str = MODEL
 
@@ -177,6 +178,8 @@ class World:
             rollout = self._stored()
             alone = rollout.stable is None and rollout.candidate == revision and not self.traffic_now.weights
             assert others or alone, "the last healthy revision is stopped"
+            since_s = HandClock.wall_s - self.let_go_s.get(revision, -1e9)
+            assert not 0 <= since_s < 1, "stopped while the gateway's threads may still send somebody there"
             container.ending, container.age = True, 0
         self.effect()
 
@@ -205,6 +208,9 @@ class World:
                     assert percent == rollout.weight_percent, "done before it was stored"
         if traffic.mirror is not None:
             assert rollout.mirror and traffic.mirror == rollout.candidate
+        for number, percent in self.traffic_now.weights:
+            if percent and not traffic.percent(number):
+                self.let_go_s[number] = HandClock.wall_s
         self.traffic_now = traffic
         self.effect()
 

@@ -103,6 +103,15 @@ def test_copies_are_judged_before_anybody_gets_an_answer(world: World) -> None:
     assert world.watch(60) and world.rollout.phase is Phase.PROMOTED
 
 
+def test_who_lost_the_traffic_is_not_stopped_at_once(world: World) -> None:
+    first(world)
+    world.natures[2] = Nature(errors=0.4)
+    world.deploy(CANARY)
+    world.watch(200, until=lambda: world.rollout.phase is Phase.ROLLING_BACK, seconds=0.5)
+    assert world.traffic_now.percent(2) == 0 and not world.containers[2].ending
+    assert world.watch(20, seconds=0.25) and set(world.containers) == {1}
+
+
 def test_people_are_obeyed(world: World) -> None:
     first(world)
     world.deploy(PAUSED)

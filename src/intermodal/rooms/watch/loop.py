@@ -10,6 +10,8 @@ Rules, in order:
 3. A failed action or a target that cannot be asked ends nothing: the next round sees what is there.
 4. Golden cases are replayed before traffic and at every step, aside, so that judging never waits for them.
 5. A revision that keeps ending fails without waiting for its time to be over.
+6. A revision that lost its traffic is stopped a while after the gateway said so: on a busy machine its threads follow
+   later than it says, and who still sends somebody there would find nobody.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ TICK_S = 0.5
 QUICK_S = 0.2
 _REMEMBER_S = 1.0
 _NUMBERS_S = 10.0
+_LET_GO_S = 1.5
 _JUDGED = (Phase.JUDGING, Phase.PAUSED, Phase.HELD, Phase.BAKING)
 _STARTS = (Phase.STARTING, Phase.CHECKING)
 _BEFORE = -1
@@ -97,6 +100,8 @@ class Watcher:
         self._kept_s = 0.0
         self._remembered_s = 0.0
         self._warned = ""
+        self._confirmed: Traffic | None = None
+        self._confirmed_s = 0.0  # since when the gateway says so
 
     # --- the loop --------------------------------------------------------------------------------------------------
     def run(self, sleep: Callable[[float], None] = time.sleep) -> Rollout:
@@ -122,6 +127,8 @@ class Watcher:
         problem = self._target.tend()
         request = self._writer.next_request()
         facts, traffic = self._facts(rollout, now_s, request[1] if request else None)
+        if traffic is None or traffic != self._confirmed:
+            self._confirmed, self._confirmed_s = traffic, now_s
         after, actions = advance(rollout, facts, now_s)
         self._act(rollout, after, actions, traffic, request[0] if request else None)
         self._remember(now_s, changed=after != rollout)
@@ -257,7 +264,8 @@ class Watcher:
         if action.do is Do.START:
             self._target.start(self._revisions[action.revision])
         elif action.do is Do.STOP:
-            self._target.stop(action.revision)
+            if self._writer.state.clock.now_s() - self._confirmed_s >= _LET_GO_S:
+                self._target.stop(action.revision)
         elif action.do is Do.CHECK:
             self._replay(rollout)
         elif action.do is Do.WEIGHT:
