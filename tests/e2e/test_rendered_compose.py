@@ -108,9 +108,11 @@ def test_what_is_rendered_serves_and_is_confined(daemon: dict[str, str]) -> None
             assert list(inside) == ["im_inside"], "replicas have no way out"
             gateway = next(one for one in found if _service(one) == "gateway")
             address = gateway["NetworkSettings"]["Networks"]["im_inside"]["IPAddress"]
-            statistics = get(address, 9901, "/stats/prometheus")
+            healthy = 'envoy_cluster_membership_healthy{envoy_cluster_name="parity_r1"} 2'
+            while healthy not in (statistics := get(address, 9901, "/stats/prometheus")):
+                assert time.monotonic() < until_s, statistics  # the second replica may load longer than the first
+                time.sleep(0.2)
             assert 'envoy_cluster_upstream_rq_completed{envoy_cluster_name="parity_r1"}' in statistics
-            assert 'envoy_cluster_membership_healthy{envoy_cluster_name="parity_r1"} 2' in statistics
             assert get(address, 9901, "/config_dump") == "404", "nothing else of its administration"
             replicas = [
                 one["NetworkSettings"]["Networks"]["im_inside"]["IPAddress"] for one in found if _service(one) == MODEL

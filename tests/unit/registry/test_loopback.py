@@ -268,7 +268,7 @@ def test_what_is_typed_for_nodes_writes_the_file_that_is_meant(tmp_path: Path, s
 
 def test_threads_and_sockets_are_gone_afterwards(store: Store) -> None:
     fill(store)
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, files = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
     with StoreServer(store) as server:
         idle = [socket.create_connection((server.address, server.port), 20) for _ in range(5)]
         for connection in idle:
@@ -281,5 +281,5 @@ def test_threads_and_sockets_are_gone_afterwards(store: Store) -> None:
     for thread in threading.enumerate():
         if "process_request_thread" in thread.name:
             thread.join(10)
-    assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert not set(threading.enumerate()) - threads  # one of an earlier test may end meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= files
