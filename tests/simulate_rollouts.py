@@ -127,6 +127,11 @@ def multinomial(rng: Random, n: int, shares: Sequence[float]) -> tuple[int, ...]
     return (*counts, left)
 
 
+def usual_share(latency: float, edge: float, sigma: float) -> float:
+    """Which share of lognormal latencies lies within `edge` times stable's median."""
+    return erfc(-log(edge / latency) / sigma / sqrt(2)) / 2
+
+
 def slow_share(latency: float, edge: float, sigma: float) -> float:
     """Which share of lognormal latencies lies beyond `edge` times stable's 95th percentile."""
     z = SLOW_Z + log(edge / latency) / sigma
@@ -166,6 +171,8 @@ def rollout(case: Case, seed: int, rules: Rules = RULES) -> Ending:
                 binomial(rng, stable, slow_share(latency, 1.0, case.sigma)),
                 0,
                 multinomial(rng, stable, swing(equal) if swung else equal),
+                binomial(rng, stable, usual_share(latency, 1.0, case.sigma)),
+                stable,
             ),
             Arm(
                 canary,
@@ -173,6 +180,8 @@ def rollout(case: Case, seed: int, rules: Rules = RULES) -> Ending:
                 binomial(rng, canary, slow_share(latency * case.latency, STEADIER, case.sigma)),
                 0,
                 multinomial(rng, canary, swing(shares) if swung else shares),
+                binomial(rng, canary, usual_share(latency * case.latency, STEADIER, case.sigma)),
+                canary,
             ),
         )
         evidence, seen = evidence.add(window), seen + canary

@@ -45,7 +45,7 @@ def tell(world: World, *, rate_per_s: float = 200.0, say: Callable[[str], None] 
         told.tally = users.tally
         _chapter(world, told, say, names[2], 2, "promoted")
         _chapter(world, told, say, names[3], 3, "rolled back", "errors", "error limit")
-        _chapter(world, told, say, names[4], 4, "rolled back", "slow")
+        _chapter(world, told, say, names[4], 4, "rolled back", "slow", "in the usual time")
         _chapter(world, told, say, names[5], 5, "rolled back", "nobody promoted it in 2 s")
         before = dict(users.tally.answers)
         _chapter(world, told, say, names[6], 6, "rolled back", "golden cases failed")

@@ -83,6 +83,7 @@ class World:
     born: int = 1
     counted: dict[int, list[int]] = field(default_factory=dict)  # requests, errors
     copied: dict[int, list[int]] = field(default_factory=dict)
+    answered: dict[tuple[int, str], int] = field(default_factory=dict)  # what the servers themselves counted
     passed: set[int] = field(default_factory=set)  # revisions whose golden cases have passed on the live endpoint
     failed: set[int] = field(default_factory=set)
     asked: list[int] = field(default_factory=list)
@@ -136,6 +137,8 @@ class World:
         share = self.natures.setdefault(number, Nature()).errors if container and container.ready else 1.0
         requests[0] += count
         requests[1] += round(count * share)
+        traffic = "live" if counted is self.counted else "mirror"
+        self.answered[number, traffic] = self.answered.get((number, traffic), 0) + count
 
     # --- Target ----------------------------------------------------------------------------------------------------
     def prepare(self, revision: Revision) -> None:
@@ -232,8 +235,15 @@ class World:
         return Scrape(live, mirror, str(self.born))
 
     def reports(self, revision: int) -> tuple[ReplicaReport, ...]:
-        """Servers of this world say nothing."""
-        return ()
+        """Servers of this world all answer at the same pace: half in 1 ms, of the others one of ten late."""
+        if revision not in self.containers:
+            return ()
+        asked = {}
+        for traffic in ("live", "mirror"):
+            count = self.answered.get((revision, traffic), 0)
+            counts = [count // 2, count - count // 2 - count // 20, count // 20, 0]
+            asked[traffic] = {"codes": {"200": count}, "rows": count, "duration_s": {"counts": counts}}
+        return (ReplicaReport("a", {"duration_edges_s": [0.001, 0.01, 0.1], "requests": asked, "outputs": []}),)
 
     def connect(self, timeout_s: float) -> HTTPConnection:
         """Nobody connects: golden cases are answered here."""

@@ -149,8 +149,8 @@ def pairs(disagreed: int, all_of_them: int) -> Compared:
 
 
 def test_disagreement_beyond_the_margin_holds_or_fails_and_says_what_it_could_have_missed() -> None:
-    window = Window(0.0, Arm(1000), Arm(1000), split=Split.PAIRS)
-    evidence, rules = Evidence().add(window), Rules()
+    each = Arm(1000, slow=50, usual=500, timed=1000)
+    evidence, rules = Evidence().add(Window(0.0, each, each, split=Split.PAIRS)), Rules()
     good = judge(evidence, rules, min_requests=500, beside=(disagreements(pairs(30, 1000), rules),))
     assert good.outcome is Outcome.PASS
     assert good.findings[-1].sentence().startswith("disagreements: canary 30 of 1000; evidence")

@@ -14,16 +14,16 @@ from intermodal.rooms.watch.counts import (
     binned,
     chosen_classes,
     in_order,
+    pace_edges,
     quantile_edges,
-    slow_edges,
 )
 from intermodal.rooms.watch.evidence import WORSE, Count, e_value, highest_rate, highest_ratio, rate_e_value, share
-from intermodal.rooms.watch.judge import Rules, judge, outcome_of
+from intermodal.rooms.watch.judge import LEANING, USUAL, Rules, judge, outcome_of
 
 CLASSES = ("cat", "dog", "(other)")
 RULES = Rules(classes=CLASSES)
-STABLE = Arm(requests=9000, errors=18, slow=450, classes=(5400, 3240, 360))
-CANARY = Arm(requests=1000, errors=2, slow=50, classes=(600, 360, 40))
+STABLE = Arm(requests=9000, errors=18, slow=450, classes=(5400, 3240, 360), usual=4500, timed=9000)
+CANARY = Arm(requests=1000, errors=2, slow=50, classes=(600, 360, 40), usual=500, timed=1000)
 
 
 def seen(canary: Arm, stable: Arm = STABLE, **more: object) -> Evidence:
@@ -33,7 +33,7 @@ def seen(canary: Arm, stable: Arm = STABLE, **more: object) -> Evidence:
 def test_an_equal_canary_passes_and_says_what_it_could_have_missed() -> None:
     verdict = judge(seen(CANARY), RULES, min_requests=500)
     assert (verdict.outcome, verdict.hold) == (Outcome.PASS, False)
-    errors, slow, classes, limit = verdict.findings
+    errors, slow, usual, classes, limit = verdict.findings
     assert (errors.canary_events, errors.canary_requests, errors.stable_events) == (2, 1000, 18)
     assert errors.missed_ratio is not None and 2 <= errors.missed_ratio <= 10
     assert slow.missed_ratio is not None and slow.missed_ratio < errors.missed_ratio, "more events tell more"
@@ -42,24 +42,29 @@ def test_an_equal_canary_passes_and_says_what_it_could_have_missed() -> None:
     assert text.startswith("pass: nothing beyond its margin in 1000 requests")
     assert "errors: canary 2 of 1000, stable 18 of 9000" in text
     assert "could have missed up to" in text
+    assert usual.missed_ratio is not None and 0.6 < usual.missed_ratio < 1
+    assert "in the usual time: canary 500 of 1000, stable 4500 of 9000" in text
+    assert f"could have missed down to {usual.missed_ratio:.3g} times stable's odds" in text
     assert classes.signal.startswith("class ")
 
 
 @pytest.mark.parametrize(
     ("change", "signal"),
-    [({"errors": 25}, "errors"), ({"slow": 150}, "slow"), ({"errors": 120}, "errors")],
+    [({"errors": 25}, "errors"), ({"slow": 170}, "slow"), ({"errors": 120}, "errors"), ({"usual": 150}, USUAL)],
 )
 def test_worse_than_the_margin_fails(change: dict[str, int], signal: str) -> None:
     verdict = judge(seen(replace(CANARY, **change)), RULES, min_requests=500)
     assert verdict.outcome is Outcome.FAIL
-    assert verdict.reason.startswith(f"beyond the margin, {signal}: canary {change[signal]} of 1000")
+    (count,) = change.values()
+    assert verdict.reason.startswith(f"beyond the margin, {signal}: canary {count} of 1000")
 
 
 def test_worse_within_the_margin_passes() -> None:
-    slower = replace(CANARY, errors=3, slow=74)
+    slower = replace(CANARY, errors=3, slow=70, usual=340)
     assert judge(seen(slower), RULES, min_requests=500).outcome is Outcome.PASS
     strict = replace(RULES, slow_ratio=1.0)
-    tenfold = seen(replace(slower, requests=10000, slow=740), replace(STABLE, requests=90000, slow=4500))
+    many = replace(STABLE, requests=90000, slow=4500, usual=45000, timed=90000)
+    tenfold = seen(replace(slower, requests=10000, slow=700, usual=3400, timed=10000), many)
     assert judge(tenfold, strict, min_requests=500).outcome is Outcome.FAIL
     assert judge(tenfold, RULES, min_requests=500).outcome is Outcome.PASS
 
@@ -92,6 +97,30 @@ def test_no_data_is_not_health() -> None:
     assert "could have missed anything" in judge(Evidence(), RULES, min_requests=1).findings[0].sentence()
 
 
+def test_what_leans_towards_worse_or_could_hide_it_does_not_pass() -> None:
+    few = replace(CANARY, requests=150, timed=150, errors=0, slow=7, usual=75, classes=(90, 54, 6))
+    stable = replace(STABLE, requests=1350, timed=1350, errors=0, slow=68, usual=675, classes=(810, 486, 54))
+    assert judge(seen(few, stable), RULES, min_requests=100).outcome is Outcome.PASS
+    for change, why in [
+        ({"errors": 3}, "more requests must decide: errors: canary 3 of 150, stable 0 of 1350; evidence"),
+        ({"slow": 25}, "more requests must decide: slow: canary 25 of 150"),
+        ({"usual": 28}, f"more requests must decide: {USUAL}: canary 28 of 150"),
+        ({"timed": 0, "slow": 0, "usual": 0}, "how long the canary takes was not seen yet"),
+    ]:
+        verdict = judge(seen(replace(few, **change), stable), RULES, min_requests=100)
+        assert (verdict.outcome, verdict.hold) == (Outcome.INCONCLUSIVE, False), change
+        assert verdict.reason.startswith(why)
+    tiny = [replace(one, timed=one.timed // 10, slow=one.slow // 10, usual=one.usual // 10) for one in (few, stable)]
+    assert "much slower ones could hide" in judge(seen(*tiny), RULES, min_requests=100).reason
+    half = judge(seen(replace(CANARY, timed=100, slow=5, usual=50)), RULES, min_requests=500)
+    assert (half.outcome, half.reason) == (
+        Outcome.INCONCLUSIVE,
+        "how long requests take was not seen of both revisions alike",
+    )
+    lone = judge(seen(replace(CANARY, errors=2), replace(STABLE, errors=0)), RULES, min_requests=500)
+    assert lone.findings[0].evidence > LEANING and lone.outcome is Outcome.PASS, "two of a thousand hold nobody up"
+
+
 def test_a_new_step_needs_its_own_requests_and_keeps_the_evidence() -> None:
     bad = seen(replace(CANARY, errors=25)).at_step(1)
     assert judge(bad, RULES, min_requests=500).outcome is Outcome.FAIL
@@ -108,12 +137,12 @@ def test_windows_that_do_not_count_do_not() -> None:
 
 
 def test_what_was_not_divided_by_the_weight_is_not_compared() -> None:
-    fewer = seen(Arm(requests=500, errors=1, slow=25, classes=(300, 180, 20)))
+    fewer = seen(Arm(requests=500, errors=1, slow=25, classes=(300, 180, 20), usual=250, timed=500))
     verdict = judge(fewer, RULES, min_requests=500)
     assert (verdict.outcome, verdict.hold) == (Outcome.INCONCLUSIVE, False)
     assert verdict.reason.startswith("the canary got fewer requests than its weight")
     assert judge(seen(Arm(requests=500, errors=40)), RULES, min_requests=500).outcome is Outcome.FAIL
-    more = seen(Arm(requests=3000, errors=6, slow=150, classes=(1800, 1080, 120)))
+    more = seen(Arm(requests=3000, errors=6, slow=150, classes=(1800, 1080, 120), usual=1500, timed=3000))
     assert judge(more, RULES, min_requests=500).reason.startswith("the canary got more requests than its weight")
     assert judge(seen(Arm(requests=3000, errors=900)), RULES, min_requests=500).reason.startswith(
         "beyond the margin, error limit"
@@ -150,9 +179,10 @@ def test_limits_hold_without_stable() -> None:
 def test_replica_ratios_are_not_compared_and_pairs_are_even() -> None:
     worse = replace(CANARY, errors=40)
     assert judge(seen(worse, split=Split.REPLICAS), RULES, min_requests=500).outcome is Outcome.PASS
-    even = Evidence().add(Window(0.0, Arm(1000, errors=30), Arm(1000, errors=32), Split.PAIRS))
+    each = replace(CANARY, classes=())
+    even = Evidence().add(Window(0.0, replace(each, errors=30), replace(each, errors=32), Split.PAIRS))
     assert judge(even, RULES, min_requests=500).outcome is Outcome.PASS
-    uneven = Evidence().add(Window(0.0, Arm(1000, errors=2), Arm(1000, errors=32), Split.PAIRS))
+    uneven = Evidence().add(Window(0.0, each, replace(each, errors=32), Split.PAIRS))
     assert judge(uneven, RULES, min_requests=500).outcome is Outcome.FAIL
 
 
@@ -184,9 +214,9 @@ def test_words_of_observers() -> None:
     assert binned([1.0, 25.0, 26.0, 99.0, float("nan")], edges) == (2, 1, 0, 1, 1)
     assert quantile_edges([]) == () and quantile_edges([0.0] * 9) == (0.0,)
     histogram = [(0.01, 500), (0.02, 940), (0.0205, 970), (0.03, 1000)]
-    assert slow_edges(histogram) == (0.02, 0.03)
-    assert slow_edges([(0.01, 0)]) is None and slow_edges([]) is None
-    assert slow_edges([(0.01, 10)]) == (0.01, pytest.approx(0.0105))
+    assert pace_edges(histogram, 0.95) == (0.02, 0.03) and pace_edges(histogram, 0.5) == (0.01, 0.02)
+    assert pace_edges([(0.01, 0)], 0.95) is None and pace_edges([], 0.95) is None
+    assert pace_edges([(0.01, 10)], 0.95) == (0.01, pytest.approx(0.0105))
 
 
 def test_both_ways_of_asking_agree() -> None:

@@ -87,7 +87,7 @@ def test_wrong_answers_send_back_what_is_beyond_the_margin_and_nothing_else() ->
     def finding(*found: Tally) -> Any:
         return wrong_answers(found, stable=1, canary=2, rules=Rules())
 
-    evidence = Evidence().add(Window(10.0, Arm(9000), Arm(1000)))
+    evidence = Evidence().add(Window(10.0, Arm(9000, usual=4500, timed=9000), Arm(1000, usual=500, timed=1000)))
     same = finding(counted(1, 900, 90), counted(2, 100, 10))
     assert judge(evidence, Rules(), min_requests=100, beside=(same,)).outcome is Outcome.PASS
     worse = finding(counted(1, 900, 90), counted(2, 100, 45))

@@ -13,6 +13,7 @@ from intermodal.rooms.watch.choice import Choice, choose, counted
 from intermodal.rooms.watch.counts import Split, Window
 from intermodal.rooms.watch.looks import Prediction, beyond, looks
 from intermodal.rooms.watch.observe import Moment, Observer, Setting, requests_per_s
+from intermodal.rooms.watch.pace import Pace, Recent
 
 EDGES = [0.001, 0.002, 0.005, 0.01]
 SETTING = Setting(candidate=2, stable=1, settle_s=1.0, warm_up_s=3.0)
@@ -108,7 +109,7 @@ def test_no_healthy_endpoint_is_told_even_where_nothing_counts() -> None:
 
 
 def test_in_the_warm_up_nobody_is_slow_and_errors_count() -> None:
-    choice = Choice(slow=(0.005, 0.005))
+    choice = Choice(Pace(slow=(0.005, 0.005), usual=(0.001, 0.001)))
     moments = [
         moment(
             at, 10 * at, 10 * at, errors=at,
@@ -119,6 +120,8 @@ def test_in_the_warm_up_nobody_is_slow_and_errors_count() -> None:
     windows = observed(*moments, choice=choice)
     found = [(one.canary.errors, one.canary.slow, one.stable.slow) for one in windows if one is not None]
     assert found == [(1, 0, 0), (1, 0, 0), (1, 2, 1), (1, 2, 1), (1, 2, 1)]
+    clocked = [(one.canary.usual, one.canary.timed, one.stable.usual) for one in windows if one is not None]
+    assert clocked == [(0, 0, 0), (0, 0, 0), (8, 10, 9), (8, 10, 9), (8, 10, 9)]
 
 
 def test_a_replica_counts_from_when_it_is_seen_and_a_new_process_from_zero() -> None:
@@ -134,7 +137,22 @@ def test_a_replica_counts_from_when_it_is_seen_and_a_new_process_from_zero() -> 
         at(4, report("b", requests=4, classes={"x": 4})),
         choice=choice,
     )
-    assert [one.canary.classes[0] for one in windows if one is not None] == [3, 7, 0, 4]
+    found = [(one.canary.requests, one.canary.classes) for one in windows if one is not None]
+    assert found == [(100, ()), (100, (7, 0)), (100, ()), (100, (4, 0))], "half a view is none, a fallen counter is"
+
+
+def test_latencies_count_only_where_both_revisions_told_theirs() -> None:
+    def at(second: int, *whose: str) -> Moment:
+        said = tuple((report(requests=10 * second, slow=second),) if one in whose else () for one in ("s", "c"))
+        return moment(second, 10 * second, 10 * second, reports=(said[0], said[1]))
+
+    choice = Choice(Pace(slow=(0.005, 0.005), usual=(0.001, 0.001)))
+    both = ("s", "c")
+    windows = observed(
+        *(at(second, *both) for second in range(5)), at(5, "s"), at(6, *both), at(7, *both), choice=choice
+    )
+    found = [(one.stable.timed, one.canary.timed, one.canary.slow) for one in windows[4:] if one is not None]
+    assert found == [(10, 10, 1), (0, 0, 0), (0, 0, 0), (10, 10, 1)]
 
 
 def test_many_rows_of_one_request_are_one_draw() -> None:
@@ -167,7 +185,7 @@ def test_the_choice_waits_for_enough_of_stable_and_then_stays() -> None:
     assert choose(Choice(), few) == Choice()
     enough = looks([report(requests=500, slow=40, classes={"x": 400, "y": 100})], "live").values()
     chosen = choose(Choice(), enough)
-    assert chosen == Choice((0.001, 0.002), "label", ("x", "y", "(other)"))
+    assert chosen == Choice(None, "label", ("x", "y", "(other)"))
     later = looks([report(requests=900, slow=800, classes={"z": 900})], "live").values()
     assert choose(chosen, later) == chosen
 
@@ -200,15 +218,48 @@ def test_the_rate_is_what_was_asked_between_two_moments() -> None:
     assert requests_per_s(moment(0, 100, 0), replace(moment(2, 300, 0), scrape=None), 1) is None
 
 
+def edges(observer: Observer) -> tuple[float, float] | None:
+    """Stable's: beyond which it is slow, and up to which it is usual."""
+    pace = observer.choice.pace
+    return (pace.slow[0], pace.usual[0]) if pace is not None else None
+
+
 def test_slow_begins_where_stable_stands_now_not_where_it_once_stood() -> None:
     alone = Traffic(((1, 100),))
-    bad = report(requests=1000, slow=400)  # once it was overloaded
-    good = report(requests=1500, slow=400)
+    bad = report(requests=1000, slow=600)  # once it was overloaded
+    good = report(requests=1500, slow=600)
     observer = Observer(SETTING)
     observer.window(moment(0, 0, 0, traffic=alone, reports=((bad,), ())))
-    assert observer.choice == Choice(), "it waits for what stable does now"
+    assert edges(observer) is None, "it waits for what stable does now"
     observer.window(moment(1, 500, 0, traffic=alone, reports=((good,), ())))
-    assert observer.choice.slow is not None and observer.choice.slow[0] == 0.001
+    assert edges(observer) == (0.001, 0.001)
     hurried = Observer(SETTING)
     hurried.window(moment(0, 0, 0, reports=((bad,), ())))
-    assert hurried.choice.slow is not None and hurried.choice.slow[0] == 0.01, "all there is, where the canary is asked"
+    assert edges(hurried) == (0.01, 0.001), "all there is, where the canary is asked"
+
+
+def test_slow_moves_with_stable_and_is_known_before_what_is_judged_by_it() -> None:
+    observer, counts = Observer(SETTING), [0, 0]
+    seen = []
+    for second in range(12):
+        counts[0] += 100
+        counts[1] += 90 if 4 <= second < 8 else 0  # a spell in which nearly all takes long
+        one = report(requests=counts[0], slow=counts[1])
+        window = observer.window(moment(second, counts[0], counts[0], reports=((one,), (one,))))
+        seen.append((edges(observer), window.canary.slow if window is not None else None))
+    assert [pace for pace, _ in seen] == [
+        None, *[(0.001, 0.001)] * 3, *[(0.01, 0.001)] * 5, *[(0.001, 0.001)] * 3,
+    ]  # fmt: skip
+    assert [slow for _, slow in seen[3:]] == [0, 90, 0, 0, 0, 0, 0, 0, 0], "judged by the seconds before"
+
+
+def test_a_stable_that_is_another_process_is_looked_at_anew() -> None:
+    recent = Recent()
+    for requests in (0, 150, 300):
+        pace = recent.pace(looks([report("a", requests=requests)], "live"))
+    assert pace is not None
+    assert recent.pace(looks([report("b", requests=1000, slow=900)], "live")) is None
+    assert recent.pace(looks([report("b", requests=1100, slow=900)], "live")) is None
+    found = recent.pace(looks([report("b", requests=1210, slow=900)], "live"))
+    assert found is not None and found.slow[0] == 0.001
+    assert recent.pace({}) is None

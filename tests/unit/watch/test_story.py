@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from msgspec.structs import replace
-from simulate_rollouts import CLASSES, Case, binomial, canary_shares, multinomial, slow_share
+from simulate_rollouts import CLASSES, Case, binomial, canary_shares, multinomial, slow_share, usual_share
 
 from intermodal.rooms.deploy.advance import advance
 from intermodal.rooms.deploy.rollout import Command, Do, Facts, Hold, Phase, Plan, Rollout, Step, make_plan
@@ -31,6 +31,8 @@ def window(case: Case, weight: int, rng: Random) -> Window:
             binomial(rng, stable, slow_share(1.0, 1.0, case.sigma)),
             0,
             multinomial(rng, stable, [0.1] * 10),
+            binomial(rng, stable, 0.5),
+            stable,
         ),
         Arm(
             canary,
@@ -38,6 +40,8 @@ def window(case: Case, weight: int, rng: Random) -> Window:
             binomial(rng, canary, slow_share(case.latency, STEADIER, case.sigma)),
             0,
             multinomial(rng, canary, canary_shares(case, rng)),
+            binomial(rng, canary, usual_share(case.latency, STEADIER, case.sigma)),
+            canary,
         ),
     )
 

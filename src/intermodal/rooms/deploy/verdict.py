@@ -38,17 +38,20 @@ class Finding(Struct, frozen=True):
         """Whether this signal alone is beyond its margin."""
         return self.evidence >= self.needed
 
-    def sentence(self) -> str:
-        """The numbers in words."""
+    def sentence(self, *, bounds: bool = True) -> str:
+        """The numbers in words, and what they could hide."""
         text = f"{self.signal}: canary {self.canary_events} of {self.canary_requests}"
         if self.stable_requests:
             text += f", stable {self.stable_events} of {self.stable_requests}"
         text += f"; evidence {self.evidence:.3g} of {self.needed:.4g} needed"
-        if self.alarmed:
+        if self.alarmed or not bounds:
             return text
-        limits = [f"{self.missed_ratio:g} times stable's odds"] if self.missed_ratio is not None else []
+        limits = [f"{self.missed_ratio:.3g} times stable's odds"] if self.missed_ratio is not None else []
         limits += [f"a share of {self.missed_rate * 100:g} %"] if self.missed_rate is not None else []
-        return text + ("; could have missed up to " + " or ".join(limits) if limits else "; could have missed anything")
+        if not limits:
+            return text + "; could have missed anything"
+        way = "down" if self.missed_ratio is not None and self.missed_ratio < 1 else "up"
+        return text + f"; could have missed {way} to " + " or ".join(limits)
 
 
 class Verdict(Struct, frozen=True):

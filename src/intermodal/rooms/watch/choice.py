@@ -1,7 +1,7 @@
-"""What will be compared, chosen from stable alone: where slow begins, which output and which of its classes.
+"""What will be compared, chosen from stable alone: how fast it is, which output and which of its classes.
 
-Takes looks at stable, hands on a `Choice` that holds for the whole rollout. It must not depend on the canary: what is
-chosen by looking at it would be found in it.
+Takes looks at stable, hands on a `Choice`. It must not depend on the canary: what is chosen by looking at it would be
+found in it. Output and classes stay for the whole rollout; the edges of latency move with stable (`pace`).
 """
 
 from __future__ import annotations
@@ -9,52 +9,35 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import pairwise
-from math import isfinite
 
 from msgspec import Struct
 
-from intermodal.rooms.watch.counts import OTHER, chosen_classes, in_order, slow_edges
-from intermodal.rooms.watch.looks import NOT_A_NUMBER, Look, Prediction, merged_latency
+from intermodal.rooms.watch.counts import OTHER, chosen_classes, in_order
+from intermodal.rooms.watch.looks import NOT_A_NUMBER, Look, Prediction
+from intermodal.rooms.watch.pace import ENOUGH_REQUESTS, Pace
 
-ENOUGH_REQUESTS = 200  # of stable, below which an edge would be chance
 _BINS = 10
 
 
 class Choice(Struct, frozen=True):
     """What is compared; empty parts are not."""
 
-    slow: tuple[float, float] | None = None  # edges in seconds: stable's and the canary's
+    pace: Pace | None = None  # the latest
     output: str = ""
     classes: tuple[str, ...] = ()
     edges: tuple[float, ...] = ()  # of numbers; classes then name the bins
 
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to be chosen."""
-        return self.slow is not None and bool(self.output)
 
-
-def choose(
-    now: Choice, stable: Iterable[Look], lately: Iterable[tuple[float, int]] | None = None, *, enough: bool = True
-) -> Choice:
-    """What can be chosen now; what was chosen stays.
+def choose(now: Choice, stable: Iterable[Look]) -> Choice:
+    """Output and classes, where they can be chosen now; what was chosen stays.
 
     Args:
         now: what was chosen before.
         stable: all that its replicas have counted.
-        lately: its cumulative latencies since the rollout began, which say where slow begins: what was slow a week ago
-            would hide what is slow now. Default: all it has counted.
-        enough: whether to choose with what there is.
     """
     stable = list(stable)
-    if now.complete or not enough or sum(look.requests for look in stable) < ENOUGH_REQUESTS:
+    if now.output or sum(look.requests for look in stable) < ENOUGH_REQUESTS:
         return now
-    slow = now.slow
-    if slow is None:
-        latency = [(edge, count) for edge, count in lately or merged_latency(stable) if isfinite(edge)]
-        slow = slow_edges(latency)
-    if now.output:
-        return Choice(slow, now.output, now.classes, now.edges)
     for name in dict.fromkeys(name for look in stable for name in look.predictions):
         found = [look.predictions[name] for look in stable if name in look.predictions]
         classes: dict[str, int] = {}
@@ -62,11 +45,11 @@ def choose(
             for label, count in one.classes.items():
                 classes[label] = classes.get(label, 0) + count
         if len(classes) > 1 or (classes and not any(one.numbers for one in found)):
-            return Choice(slow, name, chosen_classes(classes))
+            return Choice(now.pace, name, chosen_classes(classes))
         edges = _edges(found)
         if edges:
-            return Choice(slow, name, _bin_names(edges), edges)
-    return Choice(slow)
+            return Choice(now.pace, name, _bin_names(edges), edges)
+    return now
 
 
 def counted(choice: Choice, prediction: Prediction | None) -> tuple[int, ...]:

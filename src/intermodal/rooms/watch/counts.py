@@ -37,9 +37,11 @@ class Arm(Struct, frozen=True):
 
     requests: int = 0
     errors: int = 0
-    slow: int = 0  # beyond the edge that was chosen from stable before the rollout; see `slow_edges`
+    slow: int = 0  # beyond the edge that was chosen from what stable did before; see `pace_edges`
     over_limit: int = 0  # slower than the limit of the project
     classes: tuple[int, ...] = ()  # predictions in the order of `Rules.classes`
+    usual: int = 0  # in the time that half of stable's took
+    timed: int = 0  # requests that `slow` and `usual` are about: not those of the warm-up
 
     def plus(self, other: Arm) -> Arm:
         """Both together."""
@@ -52,6 +54,8 @@ class Arm(Struct, frozen=True):
             self.slow + other.slow,
             self.over_limit + other.over_limit,
             tuple(a + b for a, b in zip(mine, more, strict=True)),
+            self.usual + other.usual,
+            self.timed + other.timed,
         )
 
 
@@ -171,15 +175,15 @@ def binned(values: Sequence[float], edges: Sequence[float]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def slow_edges(histogram: Sequence[tuple[float, int]], quantile: float = 0.95) -> tuple[float, float] | None:
-    """Return the edges beyond which a request of stable, and of the canary, is slow; None without requests.
+def pace_edges(histogram: Sequence[tuple[float, int]], quantile: float) -> tuple[float, float] | None:
+    """Return the edges at a quantile of stable's latencies, for stable and for the canary; None without requests.
 
     The canary's is the first edge at least 5 % higher: so a model that is that much slower in all is not worse,
     however narrow its latencies lie.
 
     Args:
         histogram: (upper edge in seconds, requests at or below it), cumulative and rising, from stable alone and
-            before the rollout.
+            before what is judged by it.
         quantile: the edge nearest to this share of requests is taken.
     """
     total = histogram[-1][1] if histogram else 0

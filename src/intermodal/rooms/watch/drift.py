@@ -22,8 +22,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from intermodal.rooms.deploy.target import ReplicaReport
-from intermodal.rooms.watch.choice import ENOUGH_REQUESTS, Choice, choose, counted
+from intermodal.rooms.watch.choice import Choice, choose, counted
 from intermodal.rooms.watch.looks import Look, looks
+from intermodal.rooms.watch.pace import ENOUGH_REQUESTS
 
 ENOUGH = 500
 WARN_AT = 0.2
@@ -87,7 +88,7 @@ def begin(reports: Iterable[ReplicaReport]) -> Drift:
     outputs = []
     for name in dict.fromkeys(name for look in live.values() for name in look.predictions):
         alone = [_only(look, name) for look in live.values()]
-        choice = replace(choose(Choice(), alone), slow=None)
+        choice = choose(Choice(), alone)
         if choice.output:
             then = _sum(counted(choice, look.predictions.get(name)) for look in alone)
             outputs.append(Baseline(choice, then, (0,) * len(then)))

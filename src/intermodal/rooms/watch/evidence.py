@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 WORSE = (1.25, 1.6, 2.0, 3.0, 4.5, 7.0, 12.0, 30.0)  # odds beyond the margin, for errors and slow requests
 MORE = (1.2, 1.35, 1.6, 2.0, 3.0, 6.0)  # for classes
+SLOWER = (1 / 1.2, 1 / 1.6, 1 / 2.5, 1 / 5, 1 / 20)  # for requests that come in the usual time
 FEWER = tuple(1 / ratio for ratio in MORE)
 _BETTER = (0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)  # alternatives of the bounds
 _RATIO_LADDER = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
@@ -78,13 +79,34 @@ def rate_e_value(events: int, requests: int, limit: float, grid: tuple[float, ..
     return e_value([Count(limit, events, requests)], 1.0, grid)  # a share of requests instead of a share of events
 
 
+def excludes_ratio(counts: Sequence[Count], ratio: float) -> bool:
+    """Return whether the canary's odds are below (for a ratio under 1: above) `ratio` times stable's."""
+    grid = _BETTER if ratio >= 1 else tuple(1 / better for better in _BETTER)
+    return e_value(counts, ratio, grid) >= BOUND_AT
+
+
+def excludes_rate(events: int, requests: int, rate: float) -> bool:
+    """Return whether the canary's share of requests is below `rate`."""
+    return rate_e_value(events, requests, rate, _BETTER) >= BOUND_AT
+
+
 def highest_ratio(counts: Sequence[Count]) -> float | None:
     """Return the odds ratio above which the canary's is excluded, or None while nothing is excluded."""
     found = None
     for ratio in reversed(_RATIO_LADDER):
-        if e_value(counts, ratio, _BETTER) < BOUND_AT:
+        if not excludes_ratio(counts, ratio):
             break
         found = ratio
+    return found
+
+
+def lowest_ratio(counts: Sequence[Count]) -> float | None:
+    """Return the odds ratio, at most 1, below which the canary's is excluded, or None while nothing is excluded."""
+    found = None
+    for ratio in reversed(_RATIO_LADDER[1:]):
+        if not excludes_ratio(counts, 1 / ratio):
+            break
+        found = 1 / ratio
     return found
 
 
@@ -92,7 +114,7 @@ def highest_rate(events: int, requests: int) -> float | None:
     """Return the share of requests above which the canary's is excluded, or None while nothing is excluded."""
     found = None
     for rate in reversed(_RATE_LADDER):
-        if rate_e_value(events, requests, rate, _BETTER) < BOUND_AT:
+        if not excludes_rate(events, requests, rate):
             break
         found = rate
     return found

@@ -4,14 +4,17 @@ Takes the counts of a rollout and the margins of the project, hands on a `Verdic
 
 Rules, in this order:
 1. No healthy endpoint, or half of the last 20 requests or more failed while stable's did not: fail, without statistics.
-2. Errors, slow requests, answers that labels prove wrong, and the absolute limits: evidence beyond the margin fails.
+2. Errors, slow requests, requests that came in the usual time, answers that labels prove wrong, and the absolute
+   limits: evidence beyond the margin fails.
    Predicted classes, and copied requests answered otherwise: evidence beyond the margin holds for a person, or fails
    where the project says so.
    None of it is believed where requests were not divided as the weight says: then the comparison is biased, except
    that a canary with less than its share that still looks worse is worse.
 3. All alarms together are wrong in at most `alpha` of the rollouts of a canary within its margins, however often one
    looks: each signal has a share of it.
-4. Fewer requests of the canary than the step demands, or none of stable where the two are compared: inconclusive.
+4. Fewer requests of the canary than the step demands, or none of stable where the two are compared: inconclusive. So
+   is evidence that leans towards worse without being enough, unless it is about a few errors of very many requests;
+   and so are latencies of which too few were seen, or which scatter so far, that a canary much slower could hide.
 5. Else pass; and the verdict says what could still have been missed.
 """
 
@@ -27,17 +30,26 @@ from intermodal.rooms.watch.counts import Arm, Evidence, Split
 from intermodal.rooms.watch.evidence import (
     FEWER,
     MORE,
+    SLOWER,
     WORSE,
     Count,
     e_value,
+    excludes_rate,
+    excludes_ratio,
     highest_rate,
     highest_ratio,
+    lowest_ratio,
     rate_e_value,
 )
 
-ERRORS_SHARE, SLOW_SHARE, CLASSES_SHARE, LIMITS_SHARE = 0.3, 0.3, 0.3, 0.04  # of alpha
+ERRORS_SHARE, SLOW_SHARE, USUAL_SHARE, CLASSES_SHARE, LIMITS_SHARE = 0.3, 0.2, 0.1, 0.3, 0.04  # of alpha
 WRONG_SHARE, DISAGREEMENTS_SHARE = 0.04, 0.02
+LEANING = 10.0  # evidence that is not enough, and yet too much to pass
+FEW_ERRORS = 0.01  # a share of errors that is surely below this may pass while evidence leans
+# What a pass has excluded: slow requests beyond so many times their margin, or such a share of them, and
+SLOW_MISSED, SLOW_RATE_MISSED, USUAL_MISSED = 2.0, 0.15, 4 / 3  # fewer in the usual time than this part of its margin
 P99 = 0.01
+SLOW, USUAL = "slow", "in the usual time"
 WRONG, DISAGREEMENTS = "wrong answers", "disagreements"  # signals that come from beside
 SHIFTS = ("class ", DISAGREEMENTS)  # other predictions, which need not be worse ones
 DIVIDED_RATIO = 1.1  # times the weight's odds; scrapes and requests under way make some difference
@@ -48,7 +60,7 @@ class Rules(Struct, frozen=True):
     """What still counts as not worse."""
 
     errors_ratio: float = 1.5
-    slow_ratio: float = 1.5
+    slow_ratio: float = 1.5  # of those in the usual time, the same part is still fine
     class_ratio: float = 1.5
     class_shift_fails: bool = False
     max_error_rate: float | None = 0.05
@@ -94,8 +106,8 @@ def _decide(
         return Outcome.FAIL, "the canary has no healthy endpoint", False
     if evidence.circuit_open:
         return Outcome.FAIL, "half or more of 20 or more requests of the canary failed, and stable's did not", False
-    more, fewer = _divided(evidence)
-    alarms = [finding for finding in findings if finding.alarmed and _believed(finding, more, fewer)]
+    more, fewer = _divided(evidence, _requests)
+    alarms = [finding for finding in findings if finding.alarmed and _believed(evidence, finding, more, fewer)]
     for finding in alarms:
         if not finding.signal.startswith(SHIFTS) or rules.class_shift_fails:
             return Outcome.FAIL, f"beyond the margin, {finding.sentence()}", False
@@ -109,23 +121,64 @@ def _decide(
     if evidence.step_canary < min_requests:
         text = f"{evidence.step_canary} requests of the canary, {min_requests} are needed"
         return Outcome.INCONCLUSIVE, text, False
+    if evidence.comparing and (why := _undecided(evidence, rules, findings)):
+        return Outcome.INCONCLUSIVE, why, False
     return Outcome.PASS, f"nothing beyond its margin in {evidence.step_canary} requests of the canary", False
+
+
+def _undecided(evidence: Evidence, rules: Rules, findings: tuple[Finding, ...]) -> str:
+    """Why more requests are needed than the step demands; "" where they are not."""
+    slow = next(finding for finding in findings if finding.signal == SLOW)
+    if not slow.canary_requests:
+        return "how long the canary takes was not seen yet"
+    if any(_divided(evidence, _timed)):
+        return "how long requests take was not seen of both revisions alike"
+    for finding in findings:
+        few = finding.signal == "errors" and excludes_rate(finding.canary_events, finding.canary_requests, FEW_ERRORS)
+        if finding.evidence >= LEANING and not few:
+            return f"more requests must decide: {finding.sentence(bounds=False)}"
+    steady = excludes_ratio(_counts(evidence, _slow), SLOW_MISSED * rules.slow_ratio)
+    steady = steady or excludes_rate(slow.canary_events, slow.canary_requests, SLOW_RATE_MISSED)
+    if not (steady and excludes_ratio(_counts(evidence, _usual), 1 / (USUAL_MISSED * rules.slow_ratio))):
+        return f"in {slow.canary_requests} requests of the canary much slower ones could hide: more are needed"
+    return ""
 
 
 # --- rule 2: the signals
 
 
+def _errors(arm: Arm) -> int:
+    return arm.errors
+
+
+def _slow(arm: Arm) -> int:
+    return arm.slow
+
+
+def _usual(arm: Arm) -> int:
+    return arm.usual
+
+
+def _timed(arm: Arm) -> int:
+    return arm.timed
+
+
+def _requests(arm: Arm) -> int:
+    return arm.requests
+
+
 def signals(evidence: Evidence, rules: Rules) -> tuple[Finding, ...]:
     """Return each signal's numbers and evidence, without bounds."""
     found = [
-        _compared(evidence, "errors", lambda arm: arm.errors, rules.errors_ratio, rules.alpha * ERRORS_SHARE),
-        _compared(evidence, "slow", lambda arm: arm.slow, rules.slow_ratio, rules.alpha * SLOW_SHARE),
+        _compared(evidence, "errors", _errors, rules.errors_ratio, rules.alpha * ERRORS_SHARE),
+        _compared(evidence, SLOW, _slow, rules.slow_ratio, rules.alpha * SLOW_SHARE),
+        _compared(evidence, USUAL, _usual, 1 / rules.slow_ratio, rules.alpha * USUAL_SHARE),
     ]
     if rules.classes:
         found.append(_shifted(evidence, rules))
     limit_share = rules.alpha * LIMITS_SHARE / 2
     if rules.max_error_rate is not None:
-        found.append(_limited(evidence, "error limit", lambda arm: arm.errors, rules.max_error_rate, limit_share))
+        found.append(_limited(evidence, "error limit", _errors, rules.max_error_rate, limit_share))
     if rules.max_p99_s is not None:
         name = f"over {rules.max_p99_s:g} s"
         found.append(_limited(evidence, name, lambda arm: arm.over_limit, P99, limit_share))
@@ -145,12 +198,13 @@ def _finding(
 ) -> Finding:
     compared = [row for row in evidence.rows if row.weight is not None]
     every = evidence.rows if signal.startswith(("error limit", "over ")) else compared
+    asked = _timed if signal in (SLOW, USUAL) else _requests
     return Finding(
         signal=signal,
         stable_events=sum(events(row.stable) for row in every),
-        stable_requests=sum(row.stable.requests for row in every),
+        stable_requests=sum(asked(row.stable) for row in every),
         canary_events=sum(events(row.canary) for row in every),
-        canary_requests=sum(row.canary.requests for row in every),
+        canary_requests=sum(asked(row.canary) for row in every),
         evidence=value,
         needed=1 / alpha,
         margin=margin,
@@ -158,7 +212,7 @@ def _finding(
 
 
 def _compared(evidence: Evidence, signal: str, events: Callable[[Arm], int], margin: float, alpha: float) -> Finding:
-    value = e_value(_counts(evidence, events), margin, WORSE)
+    value = e_value(_counts(evidence, events), margin, SLOWER if signal == USUAL else WORSE)
     return _finding(evidence, signal, events, value, margin=margin, alpha=alpha)
 
 
@@ -190,21 +244,24 @@ def _of_class(index: int) -> Callable[[Arm], int]:
     return lambda arm: arm.classes[index] if index < len(arm.classes) else 0
 
 
-def _divided(evidence: Evidence) -> tuple[bool, bool]:
+def _divided(evidence: Evidence, asked: Callable[[Arm], int]) -> tuple[bool, bool]:
     """Whether the canary got more, or fewer, requests than its weight says."""
-    rows = [row for row in evidence.rows if row.split is not Split.PAIRS]
     counts = [
-        Count(row.weight, row.canary.requests, row.canary.requests + row.stable.requests)
-        for row in rows
-        if row.weight is not None
+        Count(row.weight, asked(row.canary), asked(row.canary) + asked(row.stable))
+        for row in evidence.rows
+        if row.weight is not None and row.split is not Split.PAIRS
     ]
     more = e_value(counts, DIVIDED_RATIO, MORE) >= DIVIDED_NEEDED
     return more, e_value(counts, 1 / DIVIDED_RATIO, FEWER) >= DIVIDED_NEEDED
 
 
-def _believed(finding: Finding, more: bool, fewer: bool) -> bool:
+def _believed(evidence: Evidence, finding: Finding, more: bool, fewer: bool) -> bool:
+    if finding.signal in (SLOW, USUAL):
+        more, fewer = _divided(evidence, _timed)
     if finding.signal.startswith("class "):
         return not more and not fewer
+    if finding.signal == USUAL:  # events that a worse canary has fewer of
+        return not fewer
     return not more or finding.signal.startswith(("error limit", "over ", DISAGREEMENTS))
 
 
@@ -214,9 +271,11 @@ def _believed(finding: Finding, more: bool, fewer: bool) -> bool:
 def _with_bounds(evidence: Evidence, rules: Rules, finding: Finding) -> Finding:
     rate = highest_rate(finding.canary_events, finding.canary_requests)
     if finding.signal == "errors":
-        return replace(finding, missed_rate=rate, missed_ratio=highest_ratio(_counts(evidence, lambda arm: arm.errors)))
-    if finding.signal == "slow":
-        return replace(finding, missed_rate=rate, missed_ratio=highest_ratio(_counts(evidence, lambda arm: arm.slow)))
+        return replace(finding, missed_rate=rate, missed_ratio=highest_ratio(_counts(evidence, _errors)))
+    if finding.signal == SLOW:
+        return replace(finding, missed_rate=rate, missed_ratio=highest_ratio(_counts(evidence, _slow)))
+    if finding.signal == USUAL:
+        return replace(finding, missed_ratio=lowest_ratio(_counts(evidence, _usual)))
     if finding.signal.startswith("class "):
         index = next(i for i, name in enumerate(rules.classes) if finding.signal == f"class {name!r}")
         return replace(finding, missed_ratio=highest_ratio(_counts(evidence, _of_class(index))))

@@ -90,7 +90,12 @@ def merged_latency(all_looks: Iterable[Look]) -> tuple[tuple[float, int], ...]:
     return tuple(sorted(sums.items()))
 
 
+def timed(latency: tuple[tuple[float, int], ...]) -> int:
+    """How many requests it is of."""
+    return latency[-1][1] if latency else 0
+
+
 def beyond(latency: tuple[tuple[float, int], ...], edge_s: float) -> int:
     """How many requests took longer than the first edge at or above `edge_s`."""
-    total = latency[-1][1] if latency else 0
+    total = timed(latency)
     return total - next((count for edge, count in latency if edge >= edge_s), total)

@@ -11,8 +11,8 @@ Rules, in order:
 2. A window that straddles a change of weight, or the moments after it in which requests of before still end, is
    excluded; so is one in which the gateway began anew, because its counters did.
 3. In the warm-up of the canary nobody is slow: time-outs and errors count, latency does not.
-4. A counter that fell is a process that began anew: it counts from 0. A replica that was not there before counts from
-   now.
+4. A counter that fell is a process that began anew: it counts from 0. Where a replica of either revision did not say
+   anything, or is another one than before, nobody's latencies and predictions count: half a view is biased.
 5. A request with many rows is one draw: predictions are scaled down to requests.
 6. Where users stick to a revision, requests are not divided one by one, and nothing is compared.
 """
@@ -22,11 +22,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from intermodal.rooms.deploy.target import Counters, ReplicaReport, Scrape, Traffic
-from intermodal.rooms.watch.choice import ENOUGH_REQUESTS, Choice, choose, counted
+from intermodal.rooms.watch.choice import Choice, choose, counted
 from intermodal.rooms.watch.counts import Arm, Split, Window
-from intermodal.rooms.watch.looks import Look, beyond, looks, merged_latency
+from intermodal.rooms.watch.looks import Look, beyond, looks, merged_latency, timed
+from intermodal.rooms.watch.pace import ENOUGH_REQUESTS, Recent, pace_of
 
 SETTLE_S = 1.0
 WARM_UP_S = 3.0
@@ -62,13 +64,18 @@ class Observer:
         self._before: Moment | None = None
         self._steady_since_s = 0.0  # since when the traffic is as it is
         self._warm_since_s: float | None = None  # since when the canary has requests
-        self._first: dict[str, Look] | None = None  # stable's counters when they were seen first
+        self._recent = Recent()
         self._rest: dict[tuple[str, int], float] = {}
 
     def window(self, now: Moment) -> Window | None:
         """What happened since the moment before; None where the canary had no part, or nothing could be seen."""
         before, self._before = self._before, now
-        self._choose(now)
+        self.choice = choose(self.choice, looks(now.stable, "live").values())
+        window = self._window(before, now)
+        self._keep_pace(now)  # for the next window: what is judged by it comes later
+        return window
+
+    def _window(self, before: Moment | None, now: Moment) -> Window | None:
         traffic = now.traffic
         if traffic is None or now.scrape is None:
             return None
@@ -85,31 +92,40 @@ class Observer:
         excluded = self._excluded(before, now)
         kind = "mirror" if mirrored and not weight else "live"
         counters = now.scrape.live if kind == "live" else now.scrape.mirror
+        stable = self._arm(before, now, self.setting.stable, "stable", "live", 0)
+        canary = self._arm(before, now, self.setting.candidate, "canary", kind, 1)
+        if self.setting.stable is not None and not self._whole(before, now, kind):
+            stable, canary = (Arm(one.requests, one.errors, 0, one.over_limit) for one in (stable, canary))
         return Window(
             float(weight),
-            self._arm(before, now, self.setting.stable, "stable", "live", 0),
-            self._arm(before, now, self.setting.candidate, "canary", kind, 1),
+            stable,
+            canary,
             split=self._split(kind),
             excluded=excluded,
             canary_healthy=counters.get(self.setting.candidate, Counters()).healthy > 0,
         )
 
-    def _choose(self, now: Moment) -> None:
-        """Choose from what stable did since the rollout began; from all it did where the canary's turn comes sooner."""
-        stable = looks(now.stable, "live")
-        if self._first is None and stable:
-            self._first = stable
-        traffic, first = now.traffic, self._first or {}
+    @staticmethod
+    def _whole(before: Moment, now: Moment, kind: str) -> bool:
+        """Whether the same processes of both revisions spoke at both moments."""
+        for whose, traffic in (("stable", "live"), ("canary", kind)):
+            old, new = (looks(getattr(one, whose), traffic).keys() for one in (before, now))
+            if not new or old != new:
+                return False
+        return True
+
+    def _keep_pace(self, now: Moment) -> None:
+        """Follow stable; from all it ever did where the canary's turn comes before enough was seen."""
+        stable, traffic = looks(now.stable, "live"), now.traffic
+        pace = self._recent.pace(stable)
         begun = traffic is not None and bool(
             traffic.percent(self.setting.candidate) or traffic.mirror == self.setting.candidate
         )
-        lately = dict(merged_latency(look for name, look in stable.items() if name in first))
-        for edge, count in merged_latency(look for name, look in first.items() if name in stable):
-            lately[edge] -= count
-        if max(lately.values(), default=0) >= ENOUGH_REQUESTS:
-            self.choice = choose(self.choice, stable.values(), sorted(lately.items()))
-        else:
-            self.choice = choose(self.choice, stable.values(), enough=begun)
+        enough = begun and sum(look.requests for look in stable.values()) >= ENOUGH_REQUESTS
+        if pace is None and self.choice.pace is None and enough:
+            pace = pace_of(merged_latency(stable.values()))
+        if pace is not None:
+            self.choice = replace(self.choice, pace=pace)
 
     def _excluded(self, before: Moment, now: Moment) -> str:
         assert before.scrape is not None and now.scrape is not None
@@ -132,7 +148,7 @@ class Observer:
         gateway = [getattr(one.scrape, kind).get(revision, Counters()) for one in (before, now)]
         requests = _risen(gateway[0].requests, gateway[1].requests)
         bad = [one.errors + one.retries for one in gateway]
-        slow = limit = rows = asked = 0
+        slow = usual = clocked = limit = rows = asked = 0
         classes = [0] * len(self.choice.classes)
         earlier = looks(getattr(before, whose), kind)
         for name, look in looks(getattr(now, whose), kind).items():
@@ -141,8 +157,11 @@ class Observer:
             was = earlier[name]
             asked += _risen(was.requests, look.requests)
             rows += _risen(was.rows, look.rows)
-            if self.choice.slow is not None and self._warm(now):
-                slow += self._beyond(was, look, self.choice.slow[which])
+            if self.choice.pace is not None and self._warm(now):
+                answered = _risen(timed(was.latency), timed(look.latency))
+                clocked += answered
+                slow += self._beyond(was, look, self.choice.pace.slow[which])
+                usual += answered - self._beyond(was, look, self.choice.pace.usual[which])
             if self.setting.max_p99_s is not None:
                 limit += self._beyond(was, look, self.setting.max_p99_s)
             for index, (old, new) in enumerate(zip(self._counted(was), self._counted(look), strict=True)):
@@ -153,6 +172,8 @@ class Observer:
             min(requests, slow),
             min(requests, limit),
             self._scaled(whose, classes, asked, rows),
+            max(0, min(requests, usual)),
+            min(requests, clocked),
         )
 
     def _warm(self, now: Moment) -> bool:
