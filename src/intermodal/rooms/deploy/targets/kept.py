@@ -71,7 +71,8 @@ class Kept:
             finally:
                 os.close(handle)
         except OSError as error:
-            raise failure("cannot start a process of the target", self.folder, error) from error
+            missing = Path(error.filename or self.folder)  # the folder may be there, and the interpreter gone
+            raise failure("cannot start a process of the target", missing, error) from error
         return True
 
     def _spawn(self, handle: int, host: Host) -> None:
