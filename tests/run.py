@@ -36,7 +36,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _pytest(arguments: list[str]) -> int:
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False, cwd=ROOT).returncode
+    with subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT) as running:
+        while True:
+            try:
+                return running.wait()
+            except KeyboardInterrupt:
+                continue  # pytest got it as well, and takes down what its tests have started
 
 
 if __name__ == "__main__":
