@@ -85,7 +85,7 @@ def _step(world: World, found: Churned, *words: str) -> bool:
     try:
         phase = json.loads(done.out)["rollout"]["phase"]
     except (ValueError, KeyError, TypeError):
-        phase = f"exit {done.code}: {done.err[-500:]}"
+        phase = f"exit {done.code}: {(done.out + done.err)[-500:]}"
     # going back ends in "rolled back", because that is what was asked for
     fine = phase == ("promoted" if words[0] == "deploy" else "rolled back")
     if not fine:

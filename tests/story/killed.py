@@ -86,7 +86,7 @@ def _agree(world: World, number: int, watcher: subprocess.Popen[str], say: Calla
                 say(f"kill {number}: {found['rollout']['phase']}, agreed after {time.monotonic() - began_s:.1f} s")
                 return []
         else:
-            problem = done.err[-300:]
+            problem = f"status: exit {done.code}: {(done.out + done.err)[-300:]}"
         time.sleep(0.1)
     say(f"kill {number}: {problem}")
     return [f"kill {number}: {problem}"]

@@ -84,6 +84,9 @@ def _chapter(
         f"{number}: {rollout['phase']} after {world.seconds[f'deploy {image}']:.1f} s  {rollout['reason']}"
     )
     say(told.chapters[-1])
+    passed = [verdict for verdict in rollout["verdicts"] if verdict["outcome"] == "pass"]
+    for verdict in passed if phase == "promoted" else ():
+        say(f"   {_in_short(verdict)}")
 
 
 def _in_short(verdict: dict[str, Any]) -> str:
@@ -98,7 +101,7 @@ def _in_short(verdict: dict[str, Any]) -> str:
 
 def _back_to_first(world: World, told: Told) -> None:
     done = world.run("rollback", MODEL)
-    told.expect(done.code == 0, f"rollback: exit {done.code} {done.err[-500:]}")
+    told.expect(done.code == 0, f"rollback: exit {done.code} {(done.out + done.err)[-500:]}")
     told.chapters.append(f"rollback to 1 after {world.seconds[f'rollback {MODEL}']:.1f} s")
 
 

@@ -103,9 +103,17 @@ class World:
     def status(self) -> dict[str, Any]:
         """`intermodal status MODEL`."""
         done = self.run("status", MODEL)
-        assert done.code == 0, done.err
+        assert done.code == 0, done
         found: dict[str, Any] = json.loads(done.out)
         return found
+
+
+def complaint(done: Result) -> str:
+    """What a command that could not do it says: what was tried, what was found, and what to do next."""
+    assert done.code not in (0, 1) and "Traceback" not in done.err, done
+    said = json.loads(done.out)
+    assert said["error"] and said["next"], said
+    return "; ".join([said["error"], *said["found"], *said["next"]])
 
 
 @contextmanager
