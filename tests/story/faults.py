@@ -50,10 +50,10 @@ def _has_weight(world: World) -> bool:
     return bool(rollout["candidate"] == 2 and 0 < rollout["weight_percent"] < 100)
 
 
-def _ends(world: World, watcher: subprocess.Popen[str], *phases: str) -> str:
-    """How a watched rollout ended; what is there then must agree with it."""
+def _ends(world: World, watcher: subprocess.Popen[str], *phases: str, note: str = "") -> str:
+    """How a watched rollout ended; what is there then must agree with it. On the way it must have said `note`."""
     out, err = watcher.communicate(timeout=PATIENCE_S)
-    assert "Traceback" not in err, err
+    assert "Traceback" not in err and note in err, err
     phase = str(json.loads(out)["rollout"]["phase"])
     assert phase in phases, f"{phase}: {out[-500:]} {err[-500:]}"
     _wait(lambda: not disagreement(world.status()), disagreement(world.status()))
@@ -184,6 +184,23 @@ def clock_set_back(world: World) -> str:
     return "promoted as ever"
 
 
+def clock_set_forward(world: World) -> str:
+    """While nobody watches a day passes: the step's time is over, which holds it and raises nothing; requests do."""
+    second = _first(world)
+    with Users(world.port, MODEL, rate_per_s=200):
+        watcher = world.begin("deploy", second)
+        _wait(lambda: _has_weight(world), "the first step")
+        watcher.kill()
+        watcher.communicate()
+        with sqlite3.connect(world.host.data_dir / "deploy" / "state.db") as state:
+            since = "json_extract(rollout, '$.since_s') - 86400"
+            state.execute(f"UPDATE rollouts SET rollout = json_set(rollout, '$.since_s', {since}) WHERE over = 0")
+        state.close()
+        _ends(world, world.begin("watch", MODEL), "promoted", note="undecided in the step's time")
+    assert json.loads(world.run("history").out)["log_intact"]
+    return "held, then promoted by requests"
+
+
 def index_away(world: World) -> str:
     """No index answers: the first deploy says so and leaves nothing; once there is a gateway none is needed."""
     image = make(world.store, 1)
@@ -206,6 +223,7 @@ def index_away(world: World) -> str:
 FAULTS: dict[str, Callable[[World], str]] = {
     one.__name__: one
     for one in (
-        two_deploys, daemon_restarted, gateway_killed, port_taken, image_deleted, disk_full, clock_set_back, index_away
+        two_deploys, daemon_restarted, gateway_killed, port_taken, image_deleted, disk_full, clock_set_back,
+        clock_set_forward, index_away,
     )
 }  # fmt: skip
