@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +154,9 @@ def disk_full(world: World) -> str:
     with _small_disk(world.host.data_dir / "deploy") as folder, Users(world.port, MODEL, rate_per_s=100) as users:
         watcher = world.begin("deploy", second)
         _wait(lambda: _has_weight(world), "the first step")
-        with (folder / "filler").open("wb") as filler:
-            try:
-                while True:
-                    filler.write(b"x" * 4096)
-                    filler.flush()
-            except OSError:
-                pass
+        with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(b"x" * 4096)
         time.sleep(8)
         assert watcher.poll() is None, watcher.communicate()
         (folder / "filler").unlink()
