@@ -111,7 +111,8 @@ def _undeployed(reference: str, host: Host, events: Events) -> About:
     digest = pipeline.manifest_of(reference, store, host, events)
     with folders_in_use(host.cache_dir):
         settings = read_metadata(unpacked_layers(store, read_image(store, digest), host, events)).settings
-    return About(settings.name, Place.COMPOSE, version=settings.version)
+    wants_keys = settings.serve.api_keys.startswith("file:")
+    return About(settings.name, Place.COMPOSE, version=settings.version, wants_keys=wants_keys)
 
 
 def _stable(state: StateFile, model: Model) -> str:

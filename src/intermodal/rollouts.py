@@ -56,18 +56,21 @@ def deploy(
 
     Raises:
         RolloutBusyError: the model is being rolled out there.
-        InputError: a rollout of something else is not over.
+        InputError: a rollout of something else is not over; or the server wants API keys, and gets none.
         HostError: the target cannot do it; nothing has changed for users.
     """
     from intermodal.rooms.check import measured_mode
+    from intermodal.rooms.deploy.keys import with_keys
     from intermodal.rooms.watch.service import leave
 
     store = pipeline.open_store(host)
     project = pipeline.load(Path(reference), host=host, events=events) if Path(reference).exists() else None
     named = str(pipeline.build(Path(reference), host=host, events=events).digest) if project else reference
     image = store.resolve(named)
-    model = _metadata(_any_of(image, store), store, host, events).settings.name
+    metadata = _metadata(_any_of(image, store), store, host, events)
+    model = metadata.settings.name
     wish = _wish(project or _project_here(model, host), overrides)
+    wish = with_keys(wish, metadata, host, api_keys=overrides.api_keys or "")
     for notice in wish.notices:
         events.notice(notice)
     target = target_of(wish.target, model, wish.exposure, store, host, events)

@@ -39,6 +39,8 @@ ENV_TIMEOUT_S = "INTERMODAL_TIMEOUT_S"
 ENV_DRAIN_S = "INTERMODAL_DRAIN_S"
 ENV_MAX_REQUEST_BYTES = "INTERMODAL_MAX_REQUEST_BYTES"
 ENV_API_KEYS = "INTERMODAL_API_KEYS"  # file:/path of lines name:sha256 | keys:name:sha256,… | off
+# why a server that wants keys lets nobody in, as its readiness says it
+KEYS_UNREADABLE, KEYS_MISSING = "the API keys cannot be read", "there are no API keys"
 ENV_OPEN_PATHS = "INTERMODAL_OPEN_PATHS"  # paths that need no key, after commas; "health" (default): the probes
 ENV_RATE_PER_S = "INTERMODAL_RATE_PER_S"  # requests a second of each caller; 0: no limit
 ENV_RATE_BURST = "INTERMODAL_RATE_BURST"  # how many of them at once; 0: those of one second

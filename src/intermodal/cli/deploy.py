@@ -28,6 +28,8 @@ STRATEGIES = ("auto", "canary", "blue-green", "shadow", "rolling")
 @click.option("--path", "offered_path", metavar="PATH", help="Only requests below this path.")
 @click.option("--replicas", type=click.IntRange(min=1), help="Containers of each revision.")
 @click.option("--bake", metavar="TIME", help='How long it is judged on with all traffic: "90s", "30m".')
+@click.option("--api-keys", metavar="FILE", help="Whose keys the server takes; needed when [serve] api_keys is set.")
+@click.option("--golden-key", metavar="REFERENCE", help="The API key of golden cases: env:NAME or file:PATH.")
 @click.option("--env", "variables", metavar="NAME=VALUE", multiple=True, help="A variable of the server; repeatable.")
 def command(
     session: Session,
@@ -40,6 +42,8 @@ def command(
     offered_path: str | None,
     replicas: int | None,
     bake: str | None,
+    api_keys: str | None,
+    golden_key: str | None,
     variables: tuple[str, ...],
 ) -> Output:
     """Roll an image out, judged all the way, and back when it is worse.
@@ -71,6 +75,8 @@ def command(
         replicas=replicas,
         bake=bake,
         environment=environment,
+        api_keys=api_keys,
+        golden_key=golden_key,
     )
     found = rollouts.deploy(image, host=session.host, events=session.events, overrides=wanted, detach=detach)
     first = "nothing to do: this image has the traffic\n" if found.nothing_to_do else ""

@@ -10,11 +10,11 @@ import signal
 import time
 
 from intermodal.engine.interface import Container, Engine, Hardening, RunRequest
-from intermodal.errors import EngineError
+from intermodal.errors import EngineError, InputError
 from intermodal.events import Events
 from intermodal.oci.digest import Digest
 from intermodal.oci.image import Image
-from intermodal_server.contract import ENV_API_KEYS, ENV_MODE
+from intermodal_server.contract import ENV_API_KEYS, ENV_MODE, KEYS_MISSING, KEYS_UNREADABLE
 
 _POLL_S = 0.1
 _GRACE_S = 40.0  # longer than any sensible drain_s plus one request
@@ -52,7 +52,7 @@ def serve(
 
     Raises:
         PortTakenError: somebody listens on `port` or `grpc_port`.
-        InputError: gRPC is asked for, and the image does not serve it.
+        InputError: gRPC is asked for, and the image does not serve it; or it wants API keys, and has none.
         EngineError: the container could not start, or ended by itself.
     """
     digest = image if isinstance(image, Digest) else image.manifests[0].digest
@@ -138,11 +138,14 @@ def _await_ready(container: Container, events: Events, log: Log) -> None:
             if container.poll() is not None:
                 raise _ended(container)
             try:
-                status, _ = get(container.endpoint, "/v2/health/ready")
+                status, body = get(container.endpoint, "/v2/health/ready")
             except (OSError, HTTPException):
-                status = 0
+                status, body = 0, b""
             if status == 200:
                 break
+            for problem in (KEYS_UNREADABLE, KEYS_MISSING):
+                if problem.encode() in body:
+                    raise _keyless(problem)
             time.sleep(_POLL_S)
     events.notice(
         f"serving on http://{container.endpoint.host}:{container.endpoint.port}, ready after "
@@ -158,6 +161,15 @@ def _in_words(hardening: Hardening) -> str:
     """Isolation, and what is missing from it."""
     missing = [name for name, present in hardening.measures.items() if not present]
     return f"isolation {hardening.isolation}" + (f" (without {', '.join(missing)})" if missing else "")
+
+
+def _keyless(problem: str) -> InputError:
+    """The error for an image that wants keys when nobody gives it any: it would wait for ever."""
+    return InputError(
+        "this image asks everybody for an API key, and knows none",
+        found=f"[serve] api_keys is set; the server says: {problem}",
+        next=("pass a file of keys: --api-keys FILE", "intermodal apikey NAME makes a line of it"),
+    )
 
 
 def _ended(container: Container) -> EngineError:

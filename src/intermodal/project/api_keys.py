@@ -48,12 +48,34 @@ def as_variable(path: Path) -> str:
         InputError: the file cannot be read, or a line is not `name:sha256`.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise InputError(f"cannot read {path.name}", found=str(error)) from error
+    return variable_of(content, path.name)
+
+
+def variable_of(content: bytes, name: str) -> str:
+    """The same of a file's content.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: a line is not `name:sha256`, or there is none.
+    """
+    try:
+        lines = [line.strip() for line in content.decode().splitlines()]
+    except ValueError as error:
+        raise InputError(f"cannot read {name}", found=str(error)) from error
     lines = [line for line in lines if line and not line.startswith("#")]
     wrong = [str(number) for number, line in enumerate(lines, 1) if _LINE.fullmatch(line) is None]
     if wrong or not lines:
         what = f"entry {', '.join(wrong[:5])} is of another form (not shown)" if wrong else "no key"
-        raise InputError(f"{path.name} does not hold API keys", found=what, next="intermodal apikey NAME makes a line")
+        raise InputError(f"{name} does not hold API keys", found=what, next="intermodal apikey NAME makes a line")
     return "keys:" + ",".join(lines)
+
+
+def knows(variable: str, key: str) -> bool:
+    """Whether a key is among those of a variable."""
+    return f":{hashlib.sha256(key.encode()).hexdigest()}" in variable.lower()

@@ -11,6 +11,7 @@ from pathlib import Path
 from intermodal.errors import InputError
 from intermodal.host import Host
 
+SECRETS_DIR = "/run/secrets"  # in a replica
 MAX_BYTES = 1 << 20
 
 

@@ -69,6 +69,8 @@ class Overrides(Struct, frozen=True):
     replicas: int | None = None
     bake: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    api_keys: str | None = None  # a file of them, for the server
+    golden_key: str | None = None  # reference
 
 
 def seconds(text: str) -> float:
@@ -131,7 +133,7 @@ def wish_of(
         max_hold_s=seconds(deploy.max_hold) if deploy.max_hold else None,
         analysis=deploy.analysis,
         notify=deploy.notify,
-        golden_key=deploy.golden_key or "",
+        golden_key=overrides.golden_key or deploy.golden_key or "",
         notices=notices,
     )
 

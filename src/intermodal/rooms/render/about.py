@@ -24,6 +24,7 @@ class About(Struct, frozen=True):
     target: str = ""
     max_error_rate: float = 0.05
     max_p99_s: float = 1.0
+    wants_keys: bool = False  # the server asks everybody for an API key
 
 
 class Rendered(Struct, frozen=True):

@@ -8,6 +8,7 @@ Rules, in order:
 3. The gateway's configuration is what our targets give it, but fixed: replicas are found by the service's name, so
    `--scale` works; its administration is a socket inside, and one more port tells statistics to Prometheus alone.
 4. One revision, all traffic: rollouts are `intermodal deploy`'s.
+5. A server that wants API keys reads them from a folder beside the file: they are written neither here nor in an image.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from intermodal.rooms.deploy.envoy.image import CONFIG_DIR
 from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream
 from intermodal.rooms.deploy.envoy.render import CLUSTERS, LISTENERS, endpoints_file, pipe, render, routes_file, tcp
 from intermodal.rooms.deploy.revision import Exposure
+from intermodal.rooms.deploy.secrets import SECRETS_DIR
 from intermodal.rooms.deploy.targets.bodies import ADMIN_SOCKET
 from intermodal.rooms.render.about import About, Rendered
 from intermodal.rooms.render.prometheus import GATEWAY_PORT
 from intermodal.rooms.render.yaml_text import yaml_text
-from intermodal_server.contract import HTTP_PORT
+from intermodal_server.contract import ENV_API_KEYS, HTTP_PORT
 
 FILE, GATEWAY_FILE = "compose.yaml", "gateway/envoy.json"
+KEYS_FILE, _KEYS_FOLDER = "api-keys", "secrets"
+_ABOUT_KEYS = f"""The server reads its API keys from {KEYS_FILE} here, which every user must be able to read:
+a line `name:sha256` for each, as `intermodal apikey NAME` makes it with its key.
+A change counts within a second, without a restart.
+"""
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - in the container; compose publishes it on 127.0.0.1
 _API = "type.googleapis.com/envoy."
 
@@ -42,10 +49,15 @@ def compose(about: About, *, image: str, gateway_image: str, port: int, load: tu
         port: of 127.0.0.1, where the model is offered.
         load: commands that give the engine both images.
     """
+    keys: dict[str, Any] = {}
+    if about.wants_keys:
+        source = f"file:{SECRETS_DIR}/{KEYS_FILE}"
+        keys = {"environment": {ENV_API_KEYS: source}, "volumes": [f"./{_KEYS_FOLDER}:{SECRETS_DIR}:ro"]}
     document: dict[str, Any] = {
         "services": {
             about.model: {
                 **_confined(image, HARDENED),
+                **keys,
                 "stop_grace_period": "45s",
                 "networks": ["inside"],
             },
@@ -61,10 +73,11 @@ def compose(about: About, *, image: str, gateway_image: str, port: int, load: tu
         "networks": {"inside": {"internal": True}, "outside": {}},
     }
     head = f"{about.model} {about.version} behind its gateway, on 127.0.0.1:{port}\nimages: " + "\n        ".join(load)
-    return Rendered(
-        {FILE: yaml_text(document, head=head), GATEWAY_FILE: _gateway(about.model)},
-        (*load, f"docker compose up -d, or docker-compose up -d --scale {about.model}=2"),
-    )
+    files = {FILE: yaml_text(document, head=head), GATEWAY_FILE: _gateway(about.model)}
+    put = (f"intermodal apikey NAME, and its line into {_KEYS_FOLDER}/{KEYS_FILE} beside {FILE}",) if keys else ()
+    if keys:
+        files[f"{_KEYS_FOLDER}/README"] = _ABOUT_KEYS.encode()
+    return Rendered(files, (*load, *put, f"docker compose up -d, or docker-compose up -d --scale {about.model}=2"))
 
 
 def _confined(image: str, policy: Policy) -> dict[str, Any]:

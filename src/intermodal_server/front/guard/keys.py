@@ -20,6 +20,7 @@ import os
 import re
 from typing import Optional
 
+from intermodal_server.contract import KEYS_MISSING, KEYS_UNREADABLE
 from intermodal_server.log import Log
 
 LOOK_EVERY_S = 1.0
@@ -79,12 +80,12 @@ class KeyRing:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             if first or self._identity is not None or not self.problem:
-                self._shut("the API keys cannot be read", error.strerror or str(error))
+                self._shut(KEYS_UNREADABLE, error.strerror or str(error))
             self._identity = None
             return
         self._identity = identity
         if len(data) > MAX_FILE_BYTES:
-            self._shut("the API keys cannot be read", f"the file is larger than {MAX_FILE_BYTES} bytes")
+            self._shut(KEYS_UNREADABLE, f"the file is larger than {MAX_FILE_BYTES} bytes")
             return
         self._take(data.decode("utf-8", "replace"))
 
@@ -99,7 +100,7 @@ class KeyRing:
                 "lines of the API keys are not name:sha256 and do not count", path=self._path, lines=wrong[:20]
             )
         if not names:
-            self._shut("there are no API keys", "it holds no line of the form name:sha256")
+            self._shut(KEYS_MISSING, "it holds no line of the form name:sha256")
             return
         self.problem = ""
         digests = {bytes.fromhex(digest): name for digest, name in names.items()}

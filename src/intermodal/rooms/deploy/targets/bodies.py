@@ -25,6 +25,7 @@ from intermodal.errors import InputError
 from intermodal.rooms.deploy.envoy.image import CONFIG_DIR
 from intermodal.rooms.deploy.envoy.render import BOOTSTRAP
 from intermodal.rooms.deploy.revision import Revision
+from intermodal.rooms.deploy.secrets import SECRETS_DIR
 from intermodal_server.contract import USER_ID
 
 LABEL = "dev.intermodal.deploy"  # "replica" or "gateway"
@@ -35,7 +36,6 @@ NETWORK = GATEWAY = VOLUME = "intermodal"
 LIVE = "live"  # folder in the gateway's volume; its own user owns it
 FILES_DIR = f"{CONFIG_DIR}/{LIVE}"
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - in the container
-SECRETS_DIR = "/run/secrets"
 METRICS_PORT = 9090
 ENV_MODE = "INTERMODAL_MODE"
 _RESTART = {"Name": "unless-stopped"}

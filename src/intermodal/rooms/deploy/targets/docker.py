@@ -30,7 +30,7 @@ from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy import admin
 from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit, refuse_weight
 from intermodal.rooms.deploy.revision import Exposure, Revision
-from intermodal.rooms.deploy.secrets import resolve_secrets
+from intermodal.rooms.deploy.secrets import SECRETS_DIR, resolve_secrets
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.machine import Found, Machine
@@ -196,7 +196,7 @@ class DockerTarget:
         body = bodies.replica(self.model, revision, index, image=image, address=address)
         container = machine.create(bodies.replica_name(self.model, revision.number, index), body)
         if revision.settings.secrets:
-            machine.put(container, bodies.SECRETS_DIR, bodies.packed(secrets, mode=0o400))
+            machine.put(container, SECRETS_DIR, bodies.packed(secrets, mode=0o400))
         return Found(container, body["Labels"], "created")
 
     def stop(self, revision: int) -> None:

@@ -15,9 +15,11 @@ Rules, in order:
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy import admin, gateway
 from intermodal.rooms.deploy.envoy.plan import GatewayPlan, Group, Site, Upstream, refuse_misfit, refuse_weight
 from intermodal.rooms.deploy.envoy.program import envoy
+from intermodal.rooms.deploy.keys import keys_secret, keys_variable
 from intermodal.rooms.deploy.revision import Exposure, Revision
 from intermodal.rooms.deploy.target import ReplicaReport, RingPage, Scrape, Seen, Traffic, ring_path
 from intermodal.rooms.deploy.targets.kept import Kept, replace_file
@@ -80,7 +83,9 @@ class SandboxTarget:
             EngineError, DownloadError: this machine cannot.
         """
         refuse_misfit(self._plan(), self.model, self._exposure)
-        unsupported = [key for key in ("cpu", "memory", "gpu", "secrets") if getattr(revision.settings, key)]
+        settings = revision.settings
+        others = [name for name, _ in settings.secrets if name != keys_secret(settings.environment)]
+        unsupported = [key for key in ("cpu", "memory", "gpu") if getattr(settings, key)] + ["secrets"] * bool(others)
         if unsupported:
             self._events.warning(f"the sandbox target sets no {', '.join(unsupported)}: it is for trying out")
         envoy(self._host, self._events)
@@ -144,7 +149,7 @@ class SandboxTarget:
         """Start the keepers that are missing."""
         self._forget_old()
         settings = revision.settings
-        environment = dict(settings.environment)
+        environment = {**dict(settings.environment), **keys_variable(settings, self._host)}
         if settings.mode:
             environment.setdefault(ENV_MODE, settings.mode)
         for index in range(settings.replicas):
@@ -251,9 +256,9 @@ class SandboxTarget:
         found = []
         for one in self._replicas(revision):
             for name in ("keeper.log", "log"):
-                path = one.folder / name
-                text = path.read_text("utf-8", "replace").splitlines()[-lines:] if path.exists() else []
-                found += [f"{one.folder.name}: {line}" for line in text]
+                with suppress(FileNotFoundError):
+                    text = (one.folder / name).read_text("utf-8", "replace").splitlines()[-lines:]
+                    found += [f"{one.folder.name}: {line}" for line in text]
         return "\n".join(found)
 
     def endpoint(self) -> str:
@@ -287,20 +292,26 @@ class SandboxTarget:
         return self._models / self.model / f"r{number}"
 
     def _numbers(self) -> list[int]:
-        folder = self._models / self.model
-        names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+        names = _names(self._models / self.model)
         return sorted(int(name[1:]) for name in names if name[:1] == "r" and name[1:].isdigit())
 
     def _replicas(self, number: int) -> list[Kept]:
         folder = self._folder(number)
-        names = sorted((one.name for one in folder.iterdir()), key=int) if folder.is_dir() else []
-        return [Kept(folder / name) for name in names]
+        return [Kept(folder / name) for name in sorted(_names(folder), key=int)]
 
     def _forget_old(self) -> None:
         """Remove the logs of revisions that ended long ago."""
         for number in self._numbers()[:-_KEPT_FOLDERS]:
             if not any(one.lives for one in self._replicas(number)):
                 shutil.rmtree(self._folder(number), ignore_errors=True)
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a folder; nothing where it is gone, since whoever rolls out removes those of old revisions."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 class _Connection(HTTPConnection):
