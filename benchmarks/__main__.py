@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("build", "registry", "serving")
+NAMES = ("build", "registry", "rollouts", "serving")
 
 
 def main(arguments: list[str]) -> int:
