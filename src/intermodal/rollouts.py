@@ -229,7 +229,8 @@ def _begin(writer: Writer, new: Revision, wish: Wish, target: Target, events: Ev
     if not new.settings.mode:
         events.notice("this image was not checked here: each replica measures by itself where its model runs best")
     target.prepare(new)
-    plan = wish.plan(first=current is None, requests_per_s=_rate(target, current, events))
+    rate = _rate(target, current, events) if wish.strategy == "auto" else None  # takes its time, and only auto asks
+    plan = wish.plan(first=current is None, requests_per_s=rate)
     writer.declare(wish.exposure)
     rollout = Rollout(0, current.number if current is not None else None, plan)
     begun = writer.begin(new.listed, new.manifest, new.settings, rollout)
