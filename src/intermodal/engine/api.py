@@ -156,7 +156,7 @@ class DockerApi:
                 connection.request(method, path, body, headers, encode_chunked=pieces)
             response = connection.getresponse()
             if not 200 <= response.status < 300:
-                raise ApiError("Docker refused", response.status, _reason(response.read()))
+                raise ApiError(f"{_name(self.path)} refused", response.status, _reason(response.read()))
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise unreachable(self.path, error) from error
@@ -225,11 +225,22 @@ def _reason(body: bytes) -> str:
     return body[:2000].decode("utf-8", "replace").strip()
 
 
+def _name(path: Path) -> str:
+    return "podman" if path.name.startswith("podman") else "Docker"
+
+
 def unreachable(path: Path, error: Exception) -> EngineError:
     """Why there is no talking to the daemon, and what to do about it."""
+    name = _name(path)
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError) and name == "podman":
+        return EngineError(
+            "podman's service is not running on this machine",
+            found=f"{path}: {'nobody listens' if isinstance(error, ConnectionRefusedError) else 'not there'}",
+            next=("start it: sudo systemctl enable --now podman.socket", "or: --engine sandbox"),
+        )
     if isinstance(error, PermissionError):
         return EngineError(
-            "Docker does not let this user in",
+            f"{name} does not let this user in",
             found=f"{path}: permission denied",
             next=("join its group: sudo usermod -aG docker USER, then log in again", "or: --engine sandbox"),
         )
@@ -240,7 +251,7 @@ def unreachable(path: Path, error: Exception) -> EngineError:
             next=("start it: sudo systemctl start docker", "or: --engine sandbox"),
         )
     return EngineError(
-        "Docker broke off", found=f"{path}: {error or type(error).__name__}", next="look into the daemon's log"
+        f"{name} broke off", found=f"{path}: {error or type(error).__name__}", next="look into the daemon's log"
     )
 
 
@@ -250,7 +261,7 @@ def find_socket(host: Host) -> Path:
     Raises:
         EngineError: it is on another machine, which is no place to check an image of this one.
     """
-    address = host.environment.get("DOCKER_HOST") or _context_address(host)
+    address = chosen_address(host)
     if address:
         kind, _, rest = address.partition("://")
         if kind != "unix":
@@ -267,6 +278,11 @@ def find_socket(host: Host) -> Path:
     own = [Path(runtime) / "docker.sock"] if runtime.startswith("/") else []
     own += [host.home / ".docker/run/docker.sock", host.home / ".colima/default/docker.sock"]
     return next((path for path in (SYSTEM_SOCKET, *own) if path.exists()), SYSTEM_SOCKET)
+
+
+def chosen_address(host: Host) -> str:
+    """The daemon that somebody chose, by `DOCKER_HOST` or a context; "" when nobody did."""
+    return host.environment.get("DOCKER_HOST") or _context_address(host)
 
 
 def _context_address(host: Host) -> str:

@@ -8,6 +8,7 @@ Rules, in order:
    when it is started again, and no published port.
 3. The gateway is as confined, but for the network: it stands in the machine's own, because its ports come and go.
 4. Both come back after a reboot, until somebody stops them (`unless-stopped`).
+5. What podman needs otherwise is told in `podman.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The targets `local` and `ssh://HOST`: containers of a Docker engine behind Envoy, which live on without us.
+"""The targets `local` and `ssh://HOST`: containers of Docker or podman behind Envoy, which live on without us.
 
 Takes one model's revisions, keeps them running with the engine's own restart policy. Implements `deploy.target`.
 
@@ -43,7 +43,7 @@ _GRACE_S = 45.0
 
 
 class DockerTarget:
-    """One model on one machine with Docker.
+    """One model on one machine with Docker or podman.
 
     Args:
         name: "local", or "ssh://HOST".
@@ -61,9 +61,9 @@ class DockerTarget:
         self.model = model
         self._exposure = exposure
         self._store, self._host, self._events = store, host, events
-        self._machine = Machine("" if name == "local" else name, store=store, host=host)
         key = "local" if name == "local" else hashlib.sha256(name.encode()).hexdigest()[:16]
         folder = host.data_dir / "deploy" / "docker" / key
+        self._machine = Machine("" if name == "local" else name, folder, store=store, host=host)
         self._gateway = MachineGateway(self._machine, folder, store=store, host=host)
         self._ending: dict[str, float] = {}  # containers asked to end, and when
 
@@ -83,10 +83,6 @@ class DockerTarget:
         refuse_misfit(self._gateway.plan(), self.model, self._exposure)
         machine = self._machine
         machine.check()
-        if machine.is_podman:
-            raise EngineError(
-                "podman is no place to deploy to yet", found="the gateway cannot reach its replicas", next="take Docker"
-            )
         wanted = read_image(self._store, revision.image).platform
         if wanted != machine.platform:
             raise EngineError(
@@ -122,6 +118,8 @@ class DockerTarget:
                 self._machine.remove(one.id)
                 self._ending.pop(one.id, None)
                 continue
+            if one.ending and one.id not in self._ending:  # whoever asked may have died before it was done
+                self._ask_to_end(one)
             asked_s = self._ending.get(one.id)
             if asked_s is not None and time.monotonic() - asked_s > _GRACE_S:
                 self._machine.remove(one.id)
@@ -132,6 +130,8 @@ class DockerTarget:
         return left
 
     def _asked_to_end(self, one: Found) -> bool:
+        if self._machine.is_podman:
+            return one.ending
         policy = (self._machine.inspect(one.id).get("HostConfig") or {}).get("RestartPolicy") or {}
         return policy.get("Name") != "unless-stopped"
 
@@ -212,10 +212,13 @@ class DockerTarget:
     def _end(self, containers: Sequence[Found]) -> None:
         for one in containers:
             if one.id not in self._ending:
-                self._ending[one.id] = time.monotonic()
-                self._machine.ask_to_end(one.id)
+                self._ask_to_end(one)
             if one.state in ("exited", "created", "dead"):
                 self._machine.remove(one.id)
+
+    def _ask_to_end(self, one: Found) -> None:
+        self._ending[one.id] = time.monotonic()
+        self._machine.ask_to_end(one.id)
 
     def set_traffic(self, traffic: Traffic) -> None:
         """Divide the traffic.

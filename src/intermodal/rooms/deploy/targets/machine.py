@@ -1,4 +1,4 @@
-"""One machine with a Docker engine, as the Docker target sees it: images, network, containers and the gateway's files.
+"""One machine with Docker or podman, as the Docker target sees it: images, network, containers and the gateway's files.
 
 Takes a way to the machine, hands on the few verbs that a target needs. Everything is found by labels.
 """
@@ -6,6 +6,7 @@ Takes a way to the machine, hands on the few verbs that a target needs. Everythi
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -16,17 +17,19 @@ from typing import Any
 
 from msgspec import Struct
 
-from intermodal.engine.api import ApiError, DockerApi, demultiplex, find_socket
+from intermodal.engine.api import ApiError, DockerApi, demultiplex
 from intermodal.engine.archive import image_name, read_parts
 from intermodal.engine.docker import DockerDriver
+from intermodal.engine.podman_seccomp import write_profile
 from intermodal.errors import EngineError
 from intermodal.events import Events
 from intermodal.host import Host
 from intermodal.oci.digest import Digest
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy.render import Files
-from intermodal.rooms.deploy.targets import bodies
+from intermodal.rooms.deploy.targets import bodies, podman
 from intermodal.rooms.deploy.targets.agent import Agent
+from intermodal.rooms.deploy.targets.daemon import local_socket
 from intermodal.rooms.deploy.targets.last_words import reason_in
 from intermodal.rooms.deploy.targets.reach import Here, Reach, Ssh
 
@@ -34,6 +37,7 @@ _SUBNETS = tuple(f"10.{second}.0.0/16" for second in (213, 214, 215, 216, 217, 2
 _ENDS_TOLD = 3
 _LAST_LINES = 30
 _FIRST = 16  # addresses below are the bridge's, and spare
+_ENDS_WITHIN_S = 45
 
 
 class Found(Struct, frozen=True):
@@ -42,6 +46,7 @@ class Found(Struct, frozen=True):
     id: str
     labels: Mapping[str, str]
     state: str  # created | running | restarting | exited | dead | paused | removing
+    ending: bool = False  # with podman: it was asked to end
 
     @property
     def alive(self) -> bool:
@@ -54,13 +59,14 @@ class Machine:
 
     Args:
         place: "" for this machine, else "ssh://HOST".
+        folder: where it is kept what runs there.
         store: whose images it is given.
         host: this machine.
     """
 
-    def __init__(self, place: str, *, store: Store, host: Host) -> None:
-        self._store, self._host = store, host
-        self.reach: Reach = Ssh(place.removeprefix("ssh://"), host) if place else Here(find_socket(host))
+    def __init__(self, place: str, folder: Path, *, store: Store, host: Host) -> None:
+        self._store, self._host, self._folder = store, host, folder
+        self.reach: Reach = Ssh(place.removeprefix("ssh://"), host) if place else Here(local_socket(host, folder))
         path = self.reach.path if isinstance(self.reach, Here) else Path(place)
         self.api = DockerApi(path, self.reach.daemon)
         self._agent: Agent | None = None
@@ -73,7 +79,8 @@ class Machine:
         """
         if isinstance(self.reach, Ssh):
             self.reach.check()
-        _ = self.api.version
+        if self.is_podman:
+            podman.refuse(self.api.json("GET", "/libpod/info"))
 
     @cached_property
     def threads(self) -> int:
@@ -174,18 +181,31 @@ class Machine:
         wanted = [bodies.LABEL, *(f"{bodies.LABEL}.{name}={value}" for name, value in labels.items())]
         query = {"all": "1", "filters": json.dumps({"label": wanted})}
         found = self.api.json("GET", "/containers/json", query=query)
-        made = [(str(item["Names"]), Found(item["Id"], item["Labels"], item["State"])) for item in found]
+        made = []
+        for item in found:
+            name = str(item["Names"])
+            state, ending = podman.state(item["State"]), podman.ENDING in name
+            made.append((name, Found(item["Id"], item["Labels"], state, ending)))
         return [one for _, one in sorted(made, key=lambda pair: pair[0])]
 
     def create(self, name: str, body: Mapping[str, Any]) -> str:
         """The id of a new container; one of the same name that is not running is replaced."""
+        if self.is_podman:
+            body = podman.body(body, self._profile())
         try:
             return str(self.api.json("POST", "/containers/create", body, {"name": name})["Id"])
         except ApiError as error:
-            if error.status != 409:
+            if error.status != 409 and "already in use" not in str(error):  # podman answers 500
                 raise
         self.remove(name)
         return str(self.api.json("POST", "/containers/create", body, {"name": name})["Id"])
+
+    def _profile(self) -> Path | None:
+        """Where our filter of system calls is, for podman of this machine."""
+        if not isinstance(self.reach, Here):
+            return None
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return write_profile(self._folder, self._host.architecture)
 
     def start(self, container: str) -> None:
         """Run it; no error when it runs."""
@@ -203,10 +223,22 @@ class Machine:
 
     def ask_to_end(self, container: str) -> None:
         """SIGTERM, and no coming back."""
-        with suppress(ApiError):  # 404: gone, or an old podman, whose kill alone keeps it from coming back
+        if self.is_podman:
+            with suppress(ApiError):  # 404: gone
+                self.api.json("POST", f"/containers/{container}/rename", query={"name": podman.ENDING + container[:12]})
+            threading.Thread(target=self._stop, args=(container,), daemon=True).start()
+            return
+        with suppress(ApiError):  # 404: gone
             self.api.json("POST", f"/containers/{container}/update", {"RestartPolicy": {"Name": "no"}})
         with suppress(ApiError):  # 404, 409: it has ended
             self.api.json("POST", f"/containers/{container}/kill", query={"signal": "SIGTERM"})
+
+    def _stop(self, container: str) -> None:
+        """Wait until it has ended: podman's only way to end one that is not started again."""
+        with suppress(EngineError):  # gone, or ended; podman goes on by itself when we do not wait
+            self.api.json(
+                "POST", f"/containers/{container}/stop", query={"t": _ENDS_WITHIN_S}, timeout_s=_ENDS_WITHIN_S + 15.0
+            )
 
     def remove(self, container: str) -> None:
         """Delete it, dead or alive; no error when it is gone."""

@@ -28,9 +28,10 @@ from intermodal.rooms.deploy.envoy.image import gateway_image
 from intermodal.rooms.deploy.envoy.plan import GatewayPlan
 from intermodal.rooms.deploy.envoy.render import BOOTSTRAP, bootstrap, pipe
 from intermodal.rooms.deploy.revision import Exposure
-from intermodal.rooms.deploy.targets import bodies
+from intermodal.rooms.deploy.targets import bodies, daemon
 from intermodal.rooms.deploy.targets.kept import replace_file
 from intermodal.rooms.deploy.targets.machine import Found, GatewayFiles, Machine
+from intermodal.rooms.deploy.targets.reach import Here
 
 
 class MachineGateway:
@@ -67,6 +68,8 @@ class MachineGateway:
             model: the manifest of a model's image, whose base and platform it shares.
             events: told what is fetched and made.
         """
+        if isinstance(self._machine.reach, Here):
+            daemon.keep(self._folder, self._machine.reach.path)
         if self._machine.gateway() is not None and self._image() is not None:
             return
         made = gateway_image(model, store=self._store, host=self._host, events=events)
@@ -117,6 +120,7 @@ class MachineGateway:
             self._machine.remove(found.id)
         self._machine.remove_volume(bodies.VOLUME)
         self._machine.remove_network()
+        daemon.forget(self._folder)
 
     def _put_certificates(self, files: GatewayFiles, exposure: Exposure) -> None:
         inside = in_gateway(exposure)

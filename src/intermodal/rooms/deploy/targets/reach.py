@@ -5,7 +5,8 @@ Takes where to go, hands on connected sockets: to the engine's daemon, and to TC
 Rules, in order:
 1. `ssh` is the user's own program with the user's configuration, keys and known hosts; it never asks anything here.
 2. One connection serves all (`ControlMaster`), and ends by itself a minute after its last use.
-3. What ssh says when it fails is what the user is told.
+3. Over there Docker is asked where its program is, else podman.
+4. What ssh says when it fails is what the user is told.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from intermodal.rooms.deploy.targets.tls import spoken
 
 _PERSIST_S = 60
 _CONNECT_S = 10
+# One word each for ssh, which the login shell over there takes apart again.
+_DIAL = "sh -c 'command -v docker >/dev/null && exec docker system dial-stdio; exec podman system dial-stdio'"
+_CHECK = "sh -c 'command -v docker >/dev/null && exec docker version; exec podman --remote version'"
 
 
 class Reach(Protocol):
@@ -96,8 +100,8 @@ class Ssh:
         self._place = name
 
     def daemon(self, timeout_s: float | None) -> socket.socket:
-        """What `docker system dial-stdio` over there connects to."""
-        return self._through(["--", self._place, "docker", "system", "dial-stdio"], timeout_s)
+        """What `docker system dial-stdio` over there connects to, or podman's."""
+        return self._through(["--", self._place, _DIAL], timeout_s)
 
     def tcp(self, address: str, port: int, timeout_s: float | None) -> socket.socket:
         """A connection that ssh forwards."""
@@ -124,12 +128,12 @@ class Ssh:
         return ours
 
     def check(self) -> None:
-        """Return when the machine lets us in and has Docker.
+        """Return when the machine lets us in and has Docker or podman.
 
         Raises:
             EngineError: with what ssh said.
         """
-        words = [*self._command, "--", self._place, "docker", "version", "--format", "{{.Server.Version}}"]
+        words = [*self._command, "--", self._place, _CHECK]
         try:
             done = subprocess.run(
                 words, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
@@ -139,9 +143,9 @@ class Ssh:
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
             raise EngineError(
-                f"cannot use Docker on {self.name}",
+                f"cannot use Docker or podman on {self.name}",
                 found=said or [f"ssh ended with status {done.returncode}"],
-                next=f"make this work first: ssh {self._place} docker version",
+                next=f"make this work first: ssh {self._place} docker version (or: podman --remote version)",
             )
 
 

@@ -1,0 +1,158 @@
+"""The target `local` with podman's service in Docker's place: a rollout under load, a crash, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from support.cli import SHARED_CACHE
+from support.engines import podman_service
+from support.gateways import free_port
+from support.load import Load
+from support.served_image import body, golden, predictor, served_image
+
+from intermodal import pipeline, rollouts
+from intermodal.deployed import Deployment
+from intermodal.engine.docker import DockerDriver
+from intermodal.engine.inside import judge, script
+from intermodal.errors import EngineError
+from intermodal.host import Host, read
+from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
+from intermodal.rooms.deploy.rollout import Phase
+from intermodal.rooms.deploy.targets import bodies
+from intermodal.rooms.deploy.targets.docker import DockerTarget
+from intermodal.rooms.deploy.targets.machine import Machine
+from intermodal_server.contract import USER_ID, ServeSettings
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+PATIENCE_S = 60.0
+MODEL = "parity"
+RATE = 10.0
+QUICK = ServeSettings(workers=1, drain_s=0.5)
+
+
+def host_with(variables: dict[str, str], folder: Path) -> Host:
+    own = {**variables, "XDG_DATA_HOME": str(folder / "data"), "XDG_CACHE_HOME": str(SHARED_CACHE), "TOKEN": "sesame"}
+    return replace(read(), environment={**os.environ, **own})
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with podman_service() as running:
+        yield host_with(dict(running.variables), tmp_path)
+
+
+def wait(condition: Callable[[], object], what: str) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until_s, f"waited for {what}"
+        time.sleep(0.1)
+
+
+def users(rng: random.Random) -> dict[str, Any]:
+    return body([float(rng.randrange(100))])
+
+
+def project(folder: Path, port: int) -> Path:
+    """A project whose `[deploy]` counts; its image is not built from it."""
+    (folder / "intermodal.toml").write_text(
+        f'[model]\nname = "{MODEL}"\npredictor = "app:Model"\n'
+        f'[deploy]\ntarget = "local"\nport = {port}\nreplicas = 2\n'
+        'strategy = "canary"\nsteps = [{ weight = 50, min_requests = 40 }]\nbake = "1s"\n'
+        '[secrets]\nTOKEN = { from = "env:TOKEN" }\n'
+    )
+    (folder / "app.py").write_text("class Model:\n    def predict(self, x):\n        return {}\n")
+    return folder
+
+
+def deploy(host: Host, number: int) -> Deployment:
+    source = predictor(start=f"assert open('/run/secrets/TOKEN').read() == 'sesame'  # {number}")
+    served_image(pipeline.open_store(host), f"{MODEL}:{number}", source, cases=golden(), serve=QUICK)
+    found = rollouts.deploy(f"{MODEL}:{number}", host=host)
+    assert found.rollout is not None and found.rollout.phase is Phase.PROMOTED, found.rollout
+    return found
+
+
+def ask(target: DockerTarget, value: float) -> object:
+    connection = target.connect(10)
+    try:
+        connection.request("POST", f"/v2/models/{MODEL}/infer", json.dumps(body([value])))
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        return json.loads(answer.read())["outputs"][0]["data"]
+    finally:
+        connection.close()
+
+
+def test_rollout_and_crash_lose_nobody_and_nothing_stays(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.chdir(project(tmp_path, port))
+    assert pipeline.load(Path(), host=host).name == MODEL
+    target = DockerTarget("local", MODEL, Exposure(port=port), store=pipeline.open_store(host), host=host)
+    machine = target._machine
+    assert machine.is_podman
+    try:
+        deploy(host, 1)
+        assert (ask(target, 2.0), ask(target, 3.0)) == (["even"], ["odd"])
+        with Load(port, f"/v2/models/{MODEL}/infer", users, RATE) as load:
+            second = deploy(host, 2)
+            assert dict(second.shares) == {2: 100}
+            one, other = machine.containers(model=MODEL)
+            assert {one.labels[bodies.REVISION], other.labels[bodies.REVISION]} == {"2"}
+            inspected = machine.inspect(one.id)
+            os.kill(inspected["State"]["Pid"], signal.SIGKILL)
+            wait(lambda: machine.inspect(one.id)["RestartCount"] > 0, "podman to start the replica again")
+            wait(lambda: target.tend() == "" and target.seen([2])[2].healthy == 2, "both replicas to be healthy")
+            networks = machine.inspect(one.id)["NetworkSettings"]["Networks"]
+            assert networks[bodies.NETWORK]["IPAddress"] == one.labels[bodies.ADDRESS]
+        assert load.lost == [], load.lost[:5]
+        assert {status for _, status in load.answers} == {200} and {"1", "2"} <= {number for number, _ in load.answers}
+        confined(inspected)
+        walls(machine, one.id)
+    finally:
+        rollouts.down(MODEL, host=host)
+    assert machine.containers() == []
+    assert machine._subnet() == "" and target._volumes() == set()
+    volumes = machine.api.json("GET", "/volumes")["Volumes"] or []
+    assert [one["Name"] for one in volumes] == []
+    assert not (target._gateway._folder / "daemon").exists()
+
+
+def confined(inspected: dict[str, Any]) -> None:
+    """The walls of a replica, as the kernel has them."""
+    settings = inspected["HostConfig"]
+    assert settings["ReadonlyRootfs"] and settings["RestartPolicy"]["Name"] == "always"
+    assert "sesame" not in json.dumps(inspected)
+    for place in ("/run", "/var/tmp"):
+        assert "size=64k" in settings["Tmpfs"][place]
+
+
+def walls(machine: Machine, container: str) -> None:
+    """What the replica itself finds when it tries to get out."""
+    words = ["/opt/venv/bin/python3", "-I", "-S", "-c", script(machine.platform.partition("/")[2])]
+    said = DockerDriver(machine._store, machine._host, machine.api).execute(container, words)
+    found = judge(said[1], USER_ID)
+    missing = [name for name, there in found.measures.items() if not there]
+    assert (missing, found.notes) == (["read_only_root"], ("writable: /run/secrets",))  # the model's own secrets
+
+
+def test_old_network_back_end_is_refused_and_told_what_to_install(tmp_path: Path) -> None:
+    with podman_service("cni") as running:
+        host = host_with(dict(running.variables), tmp_path)
+        store = pipeline.open_store(host)
+        image = str(served_image(store, f"{MODEL}:1", predictor()).digest)
+        target = DockerTarget("local", MODEL, Exposure(port=free_port()), store=store, host=host)
+        with pytest.raises(EngineError, match="no place to deploy to") as caught:
+            target.prepare(Revision(1, image, image, Settings()))
+        assert "'cni'" in str(caught.value) and "netavark aardvark-dns" in str(caught.value)
+        assert target._machine.containers() == [] and target._machine._subnet() == ""
