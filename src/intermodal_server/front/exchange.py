@@ -2,6 +2,9 @@
 
 Takes what the HTTP or gRPC server hands over; every guard, dialect, execution mode and observer reads and notes here.
 
+A copy is known by its Host, which Envoy ends in `-shadow`, or by a header; over gRPC only by the header, because grpcio
+keeps `:authority` to itself.
+
 Rules, in order: a client's `x-request-id` is kept when it is short and printable, else a fresh id is made; traffic is
 `override`, `mirror`, `golden` or `live`, by headers that a gateway sets; only `live` and `mirror` are evidence of how
 the model does.
@@ -98,5 +101,7 @@ def traffic_class(headers: Mapping[bytes, str]) -> str:
         return "golden"
     if b"x-intermodal-revision" in headers:
         return "override"
+    if b"x-intermodal-mirror" in headers:
+        return "mirror"
     host = headers.get(b"host", "")
     return "mirror" if host.partition(":")[0].endswith("-shadow") else "live"

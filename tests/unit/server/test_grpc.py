@@ -122,6 +122,21 @@ def test_both_protocols_are_counted_together(channel: Any, echo: GrpcServed) -> 
     assert 'intermodal_requests_total{protocol="grpc",code="200",traffic="live"}' in metrics, metrics
 
 
+@pytest.mark.parametrize(
+    ("metadata", "traffic"),
+    [("x-intermodal-mirror", "mirror"), ("x-intermodal-golden", "golden"), ("x-intermodal-revision", "override")],
+)
+def test_a_gateway_says_what_is_no_live_traffic(channel: Any, echo: GrpcServed, metadata: str, traffic: str) -> None:
+    def counted(kind: str) -> str:
+        lines = get(Endpoint(echo.served.metrics_socket), "/metrics")[1].decode().splitlines()
+        series = f'intermodal_requests_total{{protocol="grpc",code="200",traffic="{kind}"}} '
+        return next((line.removeprefix(series) for line in lines if line.startswith(series)), "0")
+
+    before = counted("live"), counted(traffic)
+    ask(channel, 1, metadata=((metadata, "1"),))
+    assert (counted("live"), float(counted(traffic))) == (before[0], float(before[1]) + 1)
+
+
 def test_metadata_are_headers(channel: Any, echo: GrpcServed) -> None:
     failure(channel, 444, metadata=[("x-request-id", "mine"), ("traceparent", "00-a-b-01")])
     (line,) = [line for line in echo.served.log() if line["message"] == "request" and line["request"] == "mine"]
