@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ def churn(world: World, count: int, *, seed: int = 1, say: Callable[[str], None]
     with Users(world.port, MODEL, rate_per_s=RATE_PER_S) as users:
         found.tally = users.tally
         for turn in range(count):
-            before = found.tally.lost()
+            before, did = found.tally.lost(), (found.deploys, found.rollbacks, found.crashes)
             if rng.random() < 0.3:
                 _crash(world, found, rng)
             if turn % 5 == 4 and _step(world, found, "rollback", MODEL):
@@ -65,6 +66,8 @@ def churn(world: World, count: int, *, seed: int = 1, say: Callable[[str], None]
                 found.deploys += 1
             lost = found.tally.lost() - before
             say(f"{turn + 1} of {count}: {found.tally.requests} requests, {lost} lost in this turn")
+            if lost:
+                say(f"  after {did}: {Counter(line.split(' ', 1)[1] for line in found.tally.trouble)}")
         time.sleep(1)
     if found.tally.lost():
         found.faults.append(f"{found.tally.lost()} lost: {dict(found.tally.answers)} {found.tally.trouble[:20]}")

@@ -92,7 +92,7 @@ class Users:
 
     async def _one(self, due_s: float) -> None:
         try:
-            status, headers = await asyncio.wait_for(self._ask(), PATIENCE_S)
+            status, headers, answer = await asyncio.wait_for(self._ask(), PATIENCE_S)
         except (OSError, asyncio.IncompleteReadError, ValueError, TimeoutError) as error:
             what = f"{type(error).__name__}: {error}"[:80]
             self.tally.broken[type(error).__name__] += 1
@@ -103,13 +103,13 @@ class Users:
         self.tally.times.append((now_s, revision))
         self.tally.latencies_s.append(now_s - due_s)
         if status != 200:
-            self._note(f"revision {revision} answered {status}")
+            self._note(f"revision {revision} answered {status}: {answer[:200]!r}")
 
     def _note(self, what: str) -> None:
         if len(self.tally.trouble) < 1000:
             self.tally.trouble.append(f"{time.monotonic():.3f} {what}")
 
-    async def _ask(self) -> tuple[int, dict[str, str]]:
+    async def _ask(self) -> tuple[int, dict[str, str], bytes]:
         reader, writer = await self._connection()
         kept = False
         inputs = [{"name": "x", "datatype": "FP64", "shape": [1], "data": [self.value()]}]
@@ -120,9 +120,9 @@ class Users:
             await writer.drain()
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
-            await reader.readexactly(int(headers["content-length"]))
+            answer = await reader.readexactly(int(headers["content-length"]))
             kept = headers.get("connection", "") != "close"
-            return int(lines[0].split()[1]), headers
+            return int(lines[0].split()[1]), headers, answer
         finally:
             if kept:
                 self._idle.append((reader, writer))

@@ -49,6 +49,7 @@ class Backend:
 
     def __init__(self, name: str) -> None:
         self.name, self.healthy, self.delay_s, self.status = name, True, 0.0, 200
+        self.more = b""  # headers of its answers, each with its line's end
         self.asked: list[str] = []
         self.loop = asyncio.new_event_loop()
         self._listening = threading.Event()
@@ -88,7 +89,7 @@ class Backend:
                     self.asked.append(headers.get("host", ""))
                     await asyncio.sleep(self.delay_s)
                 body = json.dumps({"name": self.name, "method": method, "path": path, "headers": headers}).encode()
-                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body)
+                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n%b\r\n" % (status, len(body), self.more) + body)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ValueError):
             pass

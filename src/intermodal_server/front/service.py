@@ -29,6 +29,7 @@ Handler = Callable[[Exchange], Awaitable[Answer]]
 Routes = dict[str, dict[str, Handler]]  # path -> method -> handler
 JSON: Headers = [(b"content-type", b"application/json")]
 RETRY = ((b"retry-after", b"1"),)
+NOT_READY = (b"x-intermodal-not-ready", b"1")  # nothing was done: a gateway may ask another replica at once
 
 
 def json_answer(status: int, document: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
@@ -93,7 +94,7 @@ class Service:
         """
         if not self.health.serving:
             retry = ((b"retry-after", b"%d" % self.health.retry_s),)
-            raise Refusal(503, f"not ready: {self.health.reason}", headers=retry, close=True)
+            raise Refusal(503, f"not ready: {self.health.reason}", headers=(*retry, NOT_READY), close=True)
 
     async def run(self, exchange: Exchange, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The model's outputs for a request's tensors.

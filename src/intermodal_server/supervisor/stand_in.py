@@ -75,7 +75,7 @@ def answer(status: int, document: dict[str, Any], retry_s: int, *, head: bool = 
     body = json.dumps(document, separators=(",", ":")).encode()
     lines = [f"HTTP/1.1 {status} {PHRASES[status]}", "content-type: application/json", f"content-length: {len(body)}"]
     if status == 503:
-        lines.append(f"retry-after: {retry_s}")
+        lines += [f"retry-after: {retry_s}", "x-intermodal-not-ready: 1"]
     return "\r\n".join([*lines, "connection: close", "", ""]).encode() + (b"" if head else body)
 
 

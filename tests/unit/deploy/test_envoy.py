@@ -100,6 +100,22 @@ def test_errors_retries_and_health_are_counted(envoy: RunningEnvoy) -> None:
     assert admin.scrape(envoy.ask, "m", [1], "").live[1].errors - after.errors == 1, "nobody to ask is an error too"
 
 
+def test_who_says_that_it_is_not_ready_has_done_nothing_and_another_is_asked(envoy: RunningEnvoy) -> None:
+    pair = [envoy.backend(name) for name in ("m-up", "m-back")]
+    offered = Exposure(port=free_port())
+    envoy.apply(GatewayPlan((Site("m", offered, (Group(1, tuple(one.upstream for one in pair)),), ((1, 100),)),)))
+    envoy.await_healthy("m", [1])
+    deadline_s = time.monotonic() + 20
+    while len({ask(offered.port)[2]["name"] for _ in range(20)}) < 2:
+        assert time.monotonic() < deadline_s, "both are asked"
+    pair[1].status, pair[1].more = 503, b"x-intermodal-not-ready: 1\r\n"
+    asked = len(pair[1].asked)
+    assert {ask(offered.port)[2]["name"] for _ in range(20)} == {"m-up"}
+    assert len(pair[1].asked) > asked, "it was asked, and nobody saw it"
+    pair[1].more = b""
+    assert 503 in {ask(offered.port)[0] for _ in range(20)}, "what it has looked at is its own to answer"
+
+
 def test_copies_arrive_as_shadows_and_change_no_answer(envoy: RunningEnvoy) -> None:
     site, (_, second) = two(envoy)
     envoy.apply(GatewayPlan((replace(site, mirror=2),)))

@@ -290,6 +290,8 @@ def test_sigterm_while_loading_ends_at_once_with_status_0(tmp_path: Path) -> Non
     with serve(root, wait=False, drain_s=30) as server:
         server.wait(lambda: server.ready() is not None, "the front")
         assert server.ready().json == {"ready": False, "reason": "loading"}
+        refused = server.infer([7])
+        assert (refused.status, refused.headers["x-intermodal-not-ready"]) == (503, "1")
         assert server.stop() == 0
 
 

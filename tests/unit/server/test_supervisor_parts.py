@@ -295,7 +295,7 @@ def test_held_for_so_long_and_then_503(door: Door) -> None:
     door.turn(30.0)
     status, headers, body = received(client)
     assert (status, body) == (503, {"error": "not ready: the front is being replaced"})
-    assert headers["retry-after"] == "1"
+    assert (headers["retry-after"], headers["x-intermodal-not-ready"]) == ("1", "1")
 
 
 def test_503_at_once_when_no_front_is_on_its_way(door: Door) -> None:

@@ -18,6 +18,7 @@ from intermodal.rooms.deploy.revision import Exposure
 
 REVISION_HEADER = "x-intermodal-revision"
 GOLDEN_HEADER = "x-intermodal-golden"
+NOT_READY_HEADER = "x-intermodal-not-ready"  # of a server's answer: the request was not even looked at
 ASIDE, MIRROR = "_aside", "_mirror"
 
 

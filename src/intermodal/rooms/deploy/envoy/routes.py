@@ -7,7 +7,9 @@ For each model, in this order:
    404, so that nobody believes that it was asked.
 2. Inference (POST without `x-intermodal-golden`) is divided by weight, and copied where there is a mirror.
 3. Everything else is divided by weight too, but counted aside: health, metadata and pages are no evidence.
-Longer paths come first; a model's path is taken away before it sees the request.
+Longer paths come first; a model's path is taken away before it sees the request. What a replica did not do (it refused
+the connection, broke it, or says that it is not ready) another one is asked for: a replica that was killed comes back
+at its address sooner than health checks tell.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from intermodal.rooms.deploy.envoy.plan import ASIDE, GOLDEN_HEADER, MIRROR, REVISION_HEADER, Site, cluster_name
+from intermodal.rooms.deploy.envoy.plan import (
+    ASIDE,
+    GOLDEN_HEADER,
+    MIRROR,
+    NOT_READY_HEADER,
+    REVISION_HEADER,
+    Site,
+    cluster_name,
+)
 
 _PREVIOUS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
@@ -115,7 +125,8 @@ def _action(site: Site, where: dict[str, Any]) -> dict[str, Any]:
         **where,
         "timeout": "0s",
         "retry_policy": {
-            "retry_on": f"connect-failure,refused-stream,{reset}",
+            "retry_on": f"connect-failure,refused-stream,{reset},retriable-headers",
+            "retriable_headers": [{"name": NOT_READY_HEADER, "present_match": True}],
             "num_retries": 4,
             "retry_host_predicate": [
                 {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": _PREVIOUS}}
