@@ -55,6 +55,7 @@ class World:
     variables: dict[str, str]
     engine: Running | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)  # ended with the world at the latest
 
     @property
     def host(self) -> Host:
@@ -89,7 +90,7 @@ class World:
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """`intermodal WORDS --json`, not waited for."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "intermodal", *words, "--json"],
             cwd=self.home,
             env={**environment(self.home), **self.variables},
@@ -99,6 +100,8 @@ class World:
             text=True,
             start_new_session=True,
         )
+        self.begun.append(process)
+        return process
 
     def status(self) -> dict[str, Any]:
         """`intermodal status MODEL`."""
@@ -131,6 +134,10 @@ def world(target: str) -> Iterator[World]:
 
 def _take_down(made: World) -> None:
     """End everything, whatever state it is in: the route, the containers, and the images' layers with their daemon."""
+    for process in made.begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
     place = made.place()
     until_s = time.monotonic() + 60
     with contextlib.suppress(Exception):  # the daemon may be gone, and its folder goes in any case
