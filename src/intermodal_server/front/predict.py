@@ -92,9 +92,10 @@ def parse_predict(body: Body, settings: ModelSettings) -> list[Tensor]:
     values = document["inputs"] if "inputs" in document else columns_of(document["instances"], specs)
     if not isinstance(values, dict):
         raise Refusal(400, "inputs must be an object of name and values")
-    unknown = sorted(set(values) - {spec.name for spec in specs})
-    if unknown:
-        raise Refusal(400, f"the model has no input {unknown[0][:64]!r}")
+    known = {spec.name for spec in specs}
+    for name in values:
+        if name not in known:
+            raise Refusal(400, f"the model has no input {name[:64]!r}")
     try:
         return [tensor_of(spec, values[spec.name]) for spec in specs if spec.name in values]
     except TensorError as error:

@@ -124,7 +124,12 @@ def decode_json(body: Body | memoryview, decoder: Any = None) -> Any:
         raise Refusal(400, f"the request is not valid: {error}"[:300]) from None
 
 
-def _header_length(text: str | None, body: Body) -> int:
+def json_length(text: str | None, body: Body) -> int:
+    """How much of `body` is JSON: all of it without the header, else as much as the header says.
+
+    Raises:
+        Refusal: 400.
+    """
     if text is None:
         return len(body)
     if not (text.isascii() and text.isdigit() and len(text) < 12) or int(text) > len(body):
@@ -225,7 +230,7 @@ def parse_request(body: Body, header_length: str | None = None, *, floats: bool 
         if flat is not None:
             document, inputs = flat, [_float_tensor(item) for item in flat.inputs]
         else:
-            document, inputs = _any_document(body, _header_length(header_length, body))
+            document, inputs = _any_document(body, json_length(header_length, body))
     except TensorError as error:
         raise Refusal(400, str(error)[:300]) from None
     if document.id is not None and len(document.id) > MAX_ID_CHARS:

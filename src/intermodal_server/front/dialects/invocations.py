@@ -23,6 +23,7 @@ from intermodal_server.front.dialects import values
 from intermodal_server.front.dialects.table import read_table, write_table
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Body, Refusal, media_type
+from intermodal_server.front.names import check_names
 from intermodal_server.front.service import JSON, Answer, Handler, Routes, Service, json_answer
 from intermodal_server.front.v2 import Headers, decode_json
 from intermodal_server.tensors import Tensor
@@ -65,6 +66,7 @@ class Invocations:
             names, rows = read_table(bytes(body), self._settings, _header(kind))
             tensors = values.from_frame(names, rows, self._settings)
         else:
+            await check_names(body)
             tensors = self._tensors(_decode(body))
         outputs = await self._service.run(exchange, tensors)
         chosen = values.answered(outputs, self._settings)

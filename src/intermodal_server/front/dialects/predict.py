@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.names import check_names
 from intermodal_server.front.predict import format_predict, parse_predict
 from intermodal_server.front.service import JSON, Answer, Routes, Service
 
@@ -13,7 +14,9 @@ def routes(service: Service) -> Routes:
     async def predict(exchange: Exchange) -> Answer:
         """The model's outputs by name."""
         exchange.protocol = "predict"
-        tensors = parse_predict(await service.body(exchange), service.settings)
+        body = await service.body(exchange)
+        await check_names(body)
+        tensors = parse_predict(body, service.settings)
         return 200, JSON, format_predict(await service.run(exchange, tensors))
 
     return {"/predict": {"POST": predict}}

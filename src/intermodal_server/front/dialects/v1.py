@@ -18,6 +18,7 @@ from intermodal_server.contract import TensorSpec
 from intermodal_server.front.dialects import values
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Refusal
+from intermodal_server.front.names import check_names
 from intermodal_server.front.service import JSON, Answer, Routes, Service, json_answer
 from intermodal_server.front.v2 import decode_json
 
@@ -70,7 +71,9 @@ class V1:
     async def predict(self, exchange: Exchange) -> Answer:
         """Answer `instances` or `inputs`."""
         exchange.protocol = "v1"
-        document = _checked(decode_json(await self._service.body(exchange)))
+        body = await self._service.body(exchange)
+        await check_names(body)
+        document = _checked(decode_json(body))
         if "instances" in document:
             tensors = values.from_rows(document["instances"], self._settings)
             outputs = await self._service.run(exchange, tensors)
