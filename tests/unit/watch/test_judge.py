@@ -17,7 +17,16 @@ from intermodal.rooms.watch.counts import (
     pace_edges,
     quantile_edges,
 )
-from intermodal.rooms.watch.evidence import WORSE, Count, e_value, highest_rate, highest_ratio, rate_e_value, share
+from intermodal.rooms.watch.evidence import (
+    WORSE,
+    Count,
+    e_value,
+    highest_rate,
+    highest_ratio,
+    rate_e_value,
+    share,
+    stepwise_e_value,
+)
 from intermodal.rooms.watch.judge import LEANING, USUAL, Rules, judge, outcome_of
 
 CLASSES = ("cat", "dog", "(other)")
@@ -196,6 +205,23 @@ def test_an_e_value_by_hand_and_its_expectation() -> None:
     assert two == pytest.approx(by_hand * e_value([Count(0.5, 2, 4)], 1.5, (2.0,))), "weights multiply"
     assert rate_e_value(0, 0, 0.05) == 1.0
     assert e_value([Count(0.1, 10**6, 10**6)], 1.5, WORSE) > 1e100, "does not overflow"
+
+
+def test_what_the_first_step_showed_does_not_speak_for_a_canary_that_became_worse_with_the_second() -> None:
+    counts = [Count(0.1, 3, 120), Count(0.5, 40, 45)]
+    by_hand = e_value(counts, 1.5, WORSE) / 2 + e_value(counts[1:], 1.5, WORSE) / 4 + 1 / 4
+    assert stepwise_e_value(counts, 1.5, WORSE) == pytest.approx(by_hand)
+    assert stepwise_e_value([], 1.5, WORSE) == 1.0
+    idle = seen(
+        replace(CANARY, slow=0, usual=1000, classes=()), replace(STABLE, slow=3000, usual=3000, classes=())
+    )  # stable is crowded, and the canary has next to nothing to do
+    assert judge(idle, Rules(), min_requests=500).outcome is Outcome.PASS
+    at_half = idle.at_step(1).add(
+        Window(50.0, Arm(30, slow=1, usual=15, timed=30), Arm(30, slow=2, usual=14, timed=30))
+    )
+    assert "in 30 requests of the canary much slower ones could hide" in judge(at_half, Rules(), min_requests=20).reason
+    worse = idle.at_step(1).add(Window(50.0, Arm(80, slow=4, usual=40, timed=80), Arm(80, slow=60, timed=80)))
+    assert judge(worse, Rules(), min_requests=500).outcome is Outcome.FAIL
 
 
 def test_bounds_close_in_with_more_requests() -> None:

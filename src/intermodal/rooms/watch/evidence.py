@@ -66,6 +66,22 @@ def e_value(counts: Sequence[Count], margin: float, grid: tuple[float, ...]) -> 
     return _mean(logs)
 
 
+def stepwise_e_value(counts: Sequence[Count], margin: float, grid: tuple[float, ...]) -> float:
+    """Return the evidence as `e_value`, of a canary that may have become worse with any of its steps.
+
+    A canary whose few requests met idle replicas looks better than stable, and that must not speak for it once it
+    carries as much. So half of the evidence began with the first step, a quarter with the second, and so on; what has
+    not begun is 1. A mixture with fixed shares of e-values is one.
+
+    Args:
+        counts: events at each weight, in the order of the steps.
+        margin: as for `e_value`.
+        grid: as for `e_value`.
+    """
+    parts = [e_value(counts[first:], margin, grid) * 0.5 ** (first + 1) for first in range(len(counts))]
+    return sum(parts) + 0.5 ** len(counts)
+
+
 @lru_cache(maxsize=4096)
 def _factors(weight: float, margin: float, grid: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     """What one event of the canary, and one of stable, adds to the logarithm for each alternative."""

@@ -14,7 +14,8 @@ Rules, in this order:
    looks: each signal has a share of it.
 4. Fewer requests of the canary than the step demands, or none of stable where the two are compared: inconclusive. So
    is evidence that leans towards worse without being enough, unless it is about a few errors of very many requests;
-   and so are latencies of which too few were seen, or which scatter so far, that a canary much slower could hide.
+   and so are latencies of which so few were seen at this weight, or which scatter so far, that a much slower canary
+   could hide.
 5. Else pass; and the verdict says what could still have been missed.
 """
 
@@ -40,11 +41,12 @@ from intermodal.rooms.watch.evidence import (
     highest_ratio,
     lowest_ratio,
     rate_e_value,
+    stepwise_e_value,
 )
 
 ERRORS_SHARE, SLOW_SHARE, USUAL_SHARE, CLASSES_SHARE, LIMITS_SHARE = 0.3, 0.2, 0.1, 0.3, 0.04  # of alpha
 WRONG_SHARE, DISAGREEMENTS_SHARE = 0.04, 0.02
-LEANING = 10.0  # evidence that is not enough, and yet too much to pass
+LEANING = 5.0  # evidence that is not enough, and yet too much to pass
 FEW_ERRORS = 0.01  # a share of errors that is surely below this may pass while evidence leans
 # What a pass has excluded: slow requests beyond so many times their margin, or such a share of them, and
 SLOW_MISSED, SLOW_RATE_MISSED, USUAL_MISSED = 2.0, 0.15, 4 / 3  # fewer in the usual time than this part of its margin
@@ -137,10 +139,12 @@ def _undecided(evidence: Evidence, rules: Rules, findings: tuple[Finding, ...]) 
         few = finding.signal == "errors" and excludes_rate(finding.canary_events, finding.canary_requests, FEW_ERRORS)
         if finding.evidence >= LEANING and not few:
             return f"more requests must decide: {finding.sentence(bounds=False)}"
-    steady = excludes_ratio(_counts(evidence, _slow), SLOW_MISSED * rules.slow_ratio)
-    steady = steady or excludes_rate(slow.canary_events, slow.canary_requests, SLOW_RATE_MISSED)
-    if not (steady and excludes_ratio(_counts(evidence, _usual), 1 / (USUAL_MISSED * rules.slow_ratio))):
-        return f"in {slow.canary_requests} requests of the canary much slower ones could hide: more are needed"
+    now = replace(evidence, rows=evidence.rows[-1:])  # at this weight: with fewer requests it had less to carry
+    steady = excludes_ratio(_counts(now, _slow), SLOW_MISSED * rules.slow_ratio)
+    timed = sum(row.canary.timed for row in now.rows)
+    steady = steady or excludes_rate(sum(row.canary.slow for row in now.rows), timed, SLOW_RATE_MISSED)
+    if not (steady and excludes_ratio(_counts(now, _usual), 1 / (USUAL_MISSED * rules.slow_ratio))):
+        return f"in {timed} requests of the canary much slower ones could hide: more are needed"
     return ""
 
 
@@ -212,7 +216,7 @@ def _finding(
 
 
 def _compared(evidence: Evidence, signal: str, events: Callable[[Arm], int], margin: float, alpha: float) -> Finding:
-    value = e_value(_counts(evidence, events), margin, SLOWER if signal == USUAL else WORSE)
+    value = stepwise_e_value(_counts(evidence, events), margin, SLOWER if signal == USUAL else WORSE)
     return _finding(evidence, signal, events, value, margin=margin, alpha=alpha)
 
 
@@ -226,8 +230,8 @@ def _shifted(evidence: Evidence, rules: Rules) -> Finding:
     values: list[float] = []
     for index in range(len(rules.classes)):
         counts = _counts(evidence, _of_class(index))
-        more = e_value(counts, rules.class_ratio, MORE)
-        fewer = e_value(counts, 1 / rules.class_ratio, FEWER)
+        more = stepwise_e_value(counts, rules.class_ratio, MORE)
+        fewer = stepwise_e_value(counts, 1 / rules.class_ratio, FEWER)
         values.append((more + fewer) / 2)
     worst = max(range(len(values)), key=values.__getitem__)
     return _finding(
