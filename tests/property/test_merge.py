@@ -79,7 +79,11 @@ class Counting:
         """Everything that a page may show."""
         self.sketches.flush()
         statistics = self.statistics.as_json("m", "1")["model_stats"][0]
-        del statistics["last_inference"], statistics["inference_stats"]["success"], statistics["inference_stats"]["fail"]
+        del (
+            statistics["last_inference"],
+            statistics["inference_stats"]["success"],
+            statistics["inference_stats"]["fail"],
+        )
         families = [
             (family.name, suffix, labels, value)
             for source in (self.metrics, self.sketches)
@@ -177,7 +181,7 @@ def test_no_prediction_is_lost_where_there_are_more_classes_than_places(found: l
     assert len(sketch.classes) == min(MAX_CLASSES, len({value for value, _ in found})) or sketch.other
     assert len(sketch.classes) <= MAX_CLASSES
     exchange = Exchange.own("live")
-    exchange.outputs = [_strings([name for name in sketch.classes])]
+    exchange.outputs = [_strings(list(sketch.classes))]
     before = sketch.other
     front.ended(exchange, 200)
     front.flush()

@@ -101,6 +101,7 @@ class Supervisor:
         self._failure = ""
         self._end_s: float | None = None  # when a failed start or a drain is over in any case
         self._draining = False
+        self._lost = False  # a twin died during the drain
         self._now_s = time.monotonic()
         self._memory_due_s = self._now_s
 
@@ -246,16 +247,15 @@ class Supervisor:
         if self._memory.kernel_has_killed():
             how = f"{how}; the kernel killed a process for want of memory"
         if child.kind == FRONT and self._draining and child is self._fronts.child:
-            self._exit = 0 if status == 0 and not self._failure else 1
-            self._log.info("drained" if self._exit == 0 else f"the front ended during the drain: {how}")
+            self._exit = 0 if status == 0 and not self._failure and not self._lost else 1
+            ended = "drained, but a twin had died" if self._lost else f"the front ended during the drain: {how}"
+            self._log.info("drained" if self._exit == 0 else ended)
+            return
+        if child.kind == TWIN:
+            self._on_twins_death(child, how, status)
             return
         self._log.warning(f"{child.name} ended", how=how, pid=child.pid, reason=child.end(how))
         slot = self._fronts.slot
-        if child.kind == TWIN:
-            if self._twins.dead(child, how, answers) and not self._failure:
-                self._last_death = f"last: {child.end(how)}"
-                self._circuit.died(self._now_s, answers)
-            return
         if child.kind == FRONT:
             self._fronts.dead(child, answers)
         else:
@@ -276,6 +276,19 @@ class Supervisor:
             self._give_up(child.reason)
         elif slot.early_deaths >= MAX_EARLY_DEATHS:
             self._give_up(f"{child.name} ended {slot.early_deaths} times while it started ({child.end(how)})")
+
+    def _on_twins_death(self, twin: Child, how: str, status: int) -> None:
+        self._twins.follow(self._inline_front())
+        if status == 0 and (twin.leaving or self._draining):
+            self._log.info(f"{twin.name} has finished", pid=twin.pid)
+        else:
+            self._log.warning(f"{twin.name} ended", how=how, pid=twin.pid, reason=twin.end(how))
+        answers = self._nursery.answers
+        if self._draining:
+            self._lost = self._lost or (twin.up and status != 0)
+        elif self._twins.dead(twin, how, answers) and not self._failure:
+            self._last_death = f"last: {twin.end(how)}"
+            self._circuit.died(self._now_s, answers)
 
     # --- messages -----------------------------------------------------------------------------------------------------
     def _on_message(self, child: Child, message: dict[str, Any]) -> None:

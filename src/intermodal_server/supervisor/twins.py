@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Callable
 
 from intermodal_server import control
 from intermodal_server.log import Log
-from intermodal_server.supervisor.children import TWIN, Child, Slot
+from intermodal_server.supervisor.children import FRONT, TWIN, Child, Slot
 from intermodal_server.supervisor.family import family_bytes
 from intermodal_server.supervisor.memory import MemoryWatch
 from intermodal_server.supervisor.nursery import Nursery
@@ -53,6 +54,7 @@ class Twins:
         self._log = log
         self._front: Child | None = None
         self._slots: list[Slot] = []
+        self._decided = False  # how many
         self._former: list[Slot] = []  # of a front that is gone
         self._leaving: dict[int, float] = {}  # pid -> when it is killed
         self._told_short = False
@@ -67,8 +69,11 @@ class Twins:
                 self._leave(slot.child)
         self._former = [slot for slot in (*self._former, *self._slots) if slot.child is not None]
         self._slots = []
-        if front is None or self._processes < 2:
-            return
+        self._decided = False
+
+    def _decide(self, front: Child) -> None:
+        """How many there shall be."""
+        self._decided = True
         fitting = 1 + self._memory.copies(front.loaded_bytes, os.getpid(), self._nursery)
         count = min(self._processes, fitting)
         if count < self._processes:
@@ -85,12 +90,15 @@ class Twins:
 
     def fill(self, now_s: float) -> None:
         """Start whoever is missing and due, when there is room."""
-        if self._former:  # room for them comes when those have gone
-            return
+        front = self._front
+        if front is None or self._processes < 2 or self._former or any(self._fronts_before(front)):
+            return  # room comes when those of before have gone
+        if not self._decided:
+            self._decide(front)
         for slot in self._slots:
             if slot.child is not None or now_s < slot.due_s or slot.early_deaths >= MAX_EARLY_DEATHS:
                 continue
-            if self._front is not None and not self._memory.room_for(self._front.loaded_bytes):
+            if not self._memory.room_for(front.loaded_bytes):
                 if not self._told_short:
                     self._log.warning("no room for another process now", process=slot.number)
                 self._told_short = True
@@ -101,6 +109,9 @@ class Twins:
             except OSError as error:
                 self._log.warning("a twin cannot be started", reason=str(error))
                 slot.due_s, slot.early_deaths = now_s + 1.0, slot.early_deaths + 1
+
+    def _fronts_before(self, front: Child) -> Iterator[Child]:
+        return (child for child in self._nursery if child.kind == FRONT and child is not front)
 
     def beat(self, twin: Child) -> None:
         """A heartbeat."""

@@ -1,4 +1,4 @@
-"""Real servers in which several processes answer: connections are shared, numbers are whole, one end is nobody else's."""
+"""Real servers in which several processes answer: connections are shared, numbers whole, deaths a process's own."""
 
 from __future__ import annotations
 

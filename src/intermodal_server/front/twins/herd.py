@@ -25,7 +25,7 @@ from intermodal_server.front.observe.instruments import Instruments
 from intermodal_server.front.twins.channel import Channel
 from intermodal_server.log import Log
 
-UNHEARD_S = 2.0
+UNHEARD_S = 1.0
 ASK_S = 1.0
 
 
