@@ -309,6 +309,7 @@ class Supervisor:
             self._fronts.ever_ready = child.ready = True
             child.loaded_bytes = child.noticed_bytes = family_bytes(child.pid)  # with the model, if it is there
             self._log.info("ready", cases=message.get("cases"))
+            self._twins.explain(self._starter.mode)
         elif kind == "unfit" and not self._failure:
             self._give_up(reason)
         elif kind == "measured":

@@ -6,7 +6,7 @@ for each twin. The front accepts all connections and gives some of them to its t
 Rules, in order:
 1. Twins are started once the front is ready with the model in its event loop, as many as were asked for and memory
    allows, and are told to the front once they have loaded the model and compared golden cases themselves.
-2. They belong to that front. When it leaves or dies they finish what they have and go, within `leave_s`; the next
+2. They belong to that front. When it leaves or dies they finish what they have and go, within `hang_s`; the next
    front gets new ones.
 3. One that dies is replaced, at once the first time, then with growing delay. One that could not start
    `MAX_EARLY_DEATHS` times in a row is given up: the front goes on alone.
@@ -58,6 +58,12 @@ class Twins:
         self._former: list[Slot] = []  # of a front that is gone
         self._leaving: dict[int, float] = {}  # pid -> when it is killed
         self._told_short = False
+
+    def explain(self, mode: str) -> None:
+        """Tell who asked for a number of processes why there is one."""
+        if self._explicit and self._processes > 1 and mode != "inline":
+            reason = "the model does not run inline: see the mode that was decided"
+            self._log.warning("one process answers all requests", asked=self._processes, reason=reason)
 
     def follow(self, front: Child | None) -> None:
         """Belong to that front from now on; None: there is none that answers inline."""

@@ -215,6 +215,8 @@ def test_a_twin_that_cannot_load_is_done_without(tmp_path: Path) -> None:
         ({"ring": 5}, "one process answers all requests"),
         ({"rate_per_s": 1000}, "one process answers all requests"),
         ({"workers": 2}, "one process answers all requests"),
+        ({"mode": "thread"}, "one process answers all requests"),
+        ({"mode": "auto"}, "one process answers all requests"),  # nothing is measured: a worker
     ],
 )
 def test_where_one_process_must_do_the_log_says_why(tmp_path: Path, variables: dict[str, int], word: str) -> None:
