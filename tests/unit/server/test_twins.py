@@ -24,6 +24,7 @@ class Model:
         if x[0] == 666: os._exit(9)
         if x[0] == 555: time.sleep(600)
         if x[0] == 5: time.sleep(0.005)
+        if x[0] == 777: time.sleep(4)
         return {"y": [float(os.getpid())] * len(x)}
 """
 ALONE = """
@@ -183,16 +184,19 @@ def _ask_until_told_to_go(server: Served, replies: list[Any]) -> None:
 
 
 def test_a_drain_loses_no_request_of_any_process(tmp_path: Path) -> None:
-    with serve(who_root(tmp_path), mode="inline", processes=2, drain_s=0.3) as server:
+    with serve(who_root(tmp_path), mode="inline", processes=2, drain_s=0.3) as server, ExitStack() as stack:
         wait_for_processes(server)
+        there = connected(server, stack, server.children("twin")[0])
         replies: list[list[Any]] = [[] for _ in range(12)]
         threads = [threading.Thread(target=_ask_until_told_to_go, args=(server, each)) for each in replies]
         for thread in threads:
             thread.start()
         server.wait(lambda: all(len(each) > 5 for each in replies), "load")
+        there.request("POST", "/v2/models/echo/infer", json.dumps(infer_body([777])))
         server.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(PATIENCE_S)
+        assert there.getresponse().status == 200  # the front has waited for it
         assert server.process.wait(PATIENCE_S) == 0
         assert {reply for each in replies for reply in each} == {(200, True)}
         assert not server.children("twin") and not server.children("front")
@@ -204,7 +208,10 @@ def test_a_twin_that_cannot_load_is_done_without(tmp_path: Path) -> None:
         what = "a twin cannot be had; the others go on without it"
         server.wait(lambda: what in messages(server, "supervisor"), "three tries")
         assert server.ready().status == 200
-        assert server.infer([1]).status == 200
+        end_s = time.monotonic() + 1.5  # a fourth would have started by then
+        while time.monotonic() < end_s:
+            assert server.infer([1]).status == 200
+        assert messages(server, "supervisor").count("twin-2 starts") == 3
         assert "the circuit is open" not in messages(server, "supervisor")
 
 
