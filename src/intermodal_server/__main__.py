@@ -1,8 +1,9 @@
 """Start of every process of the server, run as a folder: `python -I -S /opt/intermodal/intermodal_server [ROLE]`.
 
-Takes a role: none, `supervisor`, or `serve` as SageMaker says it (PID 1 of the image), `front`, `worker`, `health` (the
-HEALTHCHECK probe) or `replay` (run the backend over requests from standard input). Registers the package from its own
-folder, so that nothing beside that folder, a whole site-packages for instance, becomes importable by accident.
+Takes a role: none, `supervisor`, or `serve` as SageMaker says it (PID 1 of the image), `front`, `twin`, `worker`,
+`health` (the HEALTHCHECK probe) or `replay` (run the backend over requests from standard input). Registers the package
+from its own folder, so that nothing beside that folder, a whole site-packages for instance, becomes importable by
+accident.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def main(arguments: list[str]) -> int:
         from intermodal_server.front.main import run as run_front
 
         return run_front(rest)
+    if role == "twin":
+        from intermodal_server.front.twins.twin import run as run_twin
+
+        return run_twin(rest)
     if role == "worker":
         from intermodal_server.worker.main import run as run_worker
 
@@ -49,7 +54,7 @@ def main(arguments: list[str]) -> int:
         from intermodal_server.worker.replay import run as run_replay
 
         return run_replay(rest)
-    sys.stderr.write(f"unknown role {role!r}; supervisor, front, worker, health or replay is expected\n")
+    sys.stderr.write(f"unknown role {role!r}; supervisor, front, twin, worker, health or replay is expected\n")
     return 2
 
 

@@ -34,6 +34,7 @@ ENV_GRPC_SOCKET = "INTERMODAL_GRPC_SOCKET"  # path of a Unix socket for gRPC, be
 ENV_START_CHECK = "INTERMODAL_START_CHECK"  # fail | warn | off
 ENV_MODE = "INTERMODAL_MODE"  # auto | inline | thread | workers
 ENV_WORKERS = "INTERMODAL_WORKERS"
+ENV_PROCESSES = "INTERMODAL_PROCESSES"  # auto, or how many answer requests where the mode is inline
 ENV_MAX_BATCH_ROWS = "INTERMODAL_MAX_BATCH_ROWS"  # 1 turns batching off
 ENV_TIMEOUT_S = "INTERMODAL_TIMEOUT_S"
 ENV_DRAIN_S = "INTERMODAL_DRAIN_S"
@@ -173,6 +174,7 @@ class ServeSettings:
 
     mode: str = "auto"  # auto | inline | thread | workers
     workers: int = 1
+    processes: int = 0  # that answer requests in mode inline; 0: as many as cores and memory allow
     max_batch_rows: int = 256
     timeout_s: float = 30.0
     max_request_bytes: int = 64 << 20
@@ -227,6 +229,8 @@ class ModelSettings:
         document["format"] = SETTINGS_FORMAT
         if not self.serve.grpc:
             del document["serve"]["grpc"]
+        if not self.serve.processes:
+            del document["serve"]["processes"]
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod

@@ -16,8 +16,8 @@ from intermodal_server import contract
 
 Number = TypeVar("Number", int, float)
 _LAID_OVER = (  # the variables that win over the same setting of `model.json`
-    "start_check", "mode", "workers", "max_batch_rows", "timeout_s", "drain_s", "max_request_bytes", "api_keys",
-    "rate_per_s", "rate_burst", "max_concurrent",
+    "start_check", "mode", "workers", "processes", "max_batch_rows", "timeout_s", "drain_s", "max_request_bytes",
+    "api_keys", "rate_per_s", "rate_burst", "max_concurrent",
 )  # fmt: skip
 
 
@@ -66,6 +66,7 @@ class Options:
     start_check: str | None = None
     mode: str | None = None
     workers: int | None = None
+    processes: int | None = None  # 0: as many as cores and memory allow
     max_batch_rows: int | None = None
     timeout_s: float | None = None
     drain_s: float | None = None
@@ -126,6 +127,12 @@ def _number(
     if not least <= value < 1 << 62:
         raise OptionError(f"{name} is {text}; at least {least} is expected")
     return value
+
+
+def _processes(environment: Mapping[str, str]) -> int | None:
+    if environment.get(contract.ENV_PROCESSES) == "auto":
+        return 0
+    return _number(environment, contract.ENV_PROCESSES, int, 1)  # type: ignore[no-any-return]
 
 
 def _interpreter(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -240,6 +247,7 @@ def read_options(environment: Mapping[str, str]) -> Options:
         start_check=start_check,
         mode=mode,
         workers=_number(environment, contract.ENV_WORKERS, int, 1),
+        processes=_processes(environment),
         max_batch_rows=_number(environment, contract.ENV_MAX_BATCH_ROWS, int, 1),
         timeout_s=_number(environment, contract.ENV_TIMEOUT_S, float, 0.001),
         drain_s=_number(environment, contract.ENV_DRAIN_S, float, 0.0),

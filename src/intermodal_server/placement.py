@@ -16,6 +16,7 @@ from intermodal_server import contract
 from intermodal_server.options import Options
 
 IN_FRONT = ("inline", "thread")
+MOST_PROCESSES = 4  # that a server takes by itself
 
 
 def model_site(options: Options) -> tuple[str, str]:
@@ -43,3 +44,22 @@ def only_workers(options: Options, settings: contract.ModelSettings) -> str:
 def first_mode(options: Options, settings: contract.ModelSettings) -> str:
     """auto, inline, thread or workers: what a start begins with."""
     return "workers" if only_workers(options, settings) else settings.serve.mode
+
+
+def only_one_process(options: Options, settings: contract.ModelSettings) -> str:
+    """Why one process has to answer all requests, whatever the model costs; "" when several may."""
+    serve = settings.serve
+    if serve.grpc and options.grpc_addresses(settings):
+        return "gRPC is on"
+    if options.observe.ring:
+        return f"{contract.ENV_RING} keeps the last predictions in one place"
+    if serve.rate_per_s or serve.max_concurrent:
+        return "limits of rate or concurrency are counted in one place"
+    return ""
+
+
+def processes_wanted(options: Options, settings: contract.ModelSettings, cores: int) -> int:
+    """How many processes may answer requests, where the model runs inline and there is memory for them."""
+    if only_one_process(options, settings) or first_mode(options, settings) not in ("auto", "inline"):
+        return 1
+    return settings.serve.processes or max(1, min(MOST_PROCESSES, cores))

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="instead of minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.05, help="of requests that misbehave")
+    parser.add_argument("--processes", type=int, default=1, help="that answer, in mode inline")
     parser.add_argument("--kinds", default="", help="only these, with commas between")
     parser.add_argument("--keep-log", default="", help="where to leave the server's log")
     options = parser.parse_args(arguments)
@@ -67,9 +68,9 @@ def main(arguments: Sequence[str]) -> int:
     failed = False
     for mode in MODES if options.mode == "all" else (options.mode,):
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            report = run(
-                Plan(mode, seconds, options.seed, options.share, kinds=kinds), Path(folder), keep_log=options.keep_log
-            )
+            processes = options.processes if mode == "inline" else 1
+            plan = Plan(mode, seconds, options.seed, options.share, kinds=kinds, processes=processes)
+            report = run(plan, Path(folder), keep_log=options.keep_log)
         tell(report)
         failed = failed or bool(report.faults)
     return int(failed)

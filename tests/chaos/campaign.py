@@ -60,6 +60,7 @@ class Plan:
     whole_pack: bool = False  # however long it takes to deal every kind once
     most_rate: float = math.inf
     kinds: tuple[str, ...] = tuple(model.KINDS)
+    processes: int = 1  # that answer, in mode inline
 
     @property
     def in_front(self) -> bool:
@@ -238,11 +239,13 @@ class Campaign:
 
 def run(plan: Plan, folder: Path, *, workers: int = 2, keep_log: str = "") -> Report:
     """The report of one campaign."""
-    settings = {"timeout_s": TIMEOUT_S, "memory_bytes": MEMORY_BYTES, "mode": plan.mode}
+    settings = {"timeout_s": TIMEOUT_S, "memory_bytes": MEMORY_BYTES, "mode": plan.mode, "processes": plan.processes}
     if not plan.in_front:
         settings["workers"] = workers
     with serve(root(folder), **settings) as server:
-        server.wait(lambda: look(server).processes == (1 if plan.in_front else 1 + workers), "all processes")
+        server.wait(
+            lambda: look(server).processes == (plan.processes if plan.in_front else 1 + workers), "all processes"
+        )
         first = look(server)
         campaign = Campaign(plan, server)
         asyncio.run(campaign.run())

@@ -15,14 +15,16 @@ from chaos.verdict import COLLATERAL, OWN, REFUSED, RIGHT, WRONG, ask_for, judge
 
 pytestmark = pytest.mark.xdist_group("chaos")
 
-MODES = ("inline", "thread", "workers")
+MODES = (("inline", 1), ("inline", 2), ("thread", 1), ("workers", 1))
 SHORT = ("exit", "hang", "fork", "stranger", "print", "odd", "unspeakable", "nan", "none", "ragged", "more")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-def test_nobody_pays_for_another(mode: str, tmp_path: Path) -> None:
-    plan = Plan(mode, 3.0, seed=3, share=0.1, callers=4, kinds=SHORT, whole_pack=True, most_rate=8.0)
+@pytest.mark.parametrize(("mode", "processes"), MODES)
+def test_nobody_pays_for_another(mode: str, processes: int, tmp_path: Path) -> None:
+    plan = Plan(
+        mode, 3.0, seed=3, share=0.1, callers=4, kinds=SHORT, whole_pack=True, most_rate=8.0, processes=processes
+    )
     report = run(plan, tmp_path)
     assert report.faults == []
     assert report.words[RIGHT] > 50

@@ -144,7 +144,7 @@ def _time(line: dict[str, Any]) -> float:
 def happened(log: list[dict[str, Any]], *, fronts_only: bool) -> Iterator[float]:
     """When a process that matters ended, hung, was replaced or began to answer."""
     for line in log:
-        of_front = line["message"].startswith(("front", "the front"))
+        of_front = line["message"].startswith(("front", "the front", "twin"))
         of_model = line["part"] == "supervisor" or line["message"] in ("model loaded", "a worker lost its request")
         if (line["part"] == "supervisor" and of_front) or (of_model and not fronts_only):
             yield _time(line)

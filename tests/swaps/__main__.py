@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=["rolling", "weights"], default="rolling")
     parser.add_argument("--no-resets", action="store_true", help="Envoy may not ask again what a server dropped")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=0, help="with the model inline, instead of in a worker")
     parser.add_argument("--drain-s", type=float, default=1.0)
     wanted = parser.parse_args()
     found = campaign(
@@ -32,6 +33,7 @@ def main() -> int:
         resets=not wanted.no_resets,
         connections=wanted.connections,
         drain_s=wanted.drain_s,
+        processes=wanted.processes,
     )
     print(
         f"{wanted.mode}: {found.answered} requests answered, {len(found.lost)} lost, "

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 from support.gateways import RunningEnvoy, free_port, running_envoy
@@ -72,8 +73,10 @@ class Replica:
 class Campaign:
     """One Envoy, its replicas, and load."""
 
-    def __init__(self, folder: Path, stack: ExitStack, *, connections: int, drain_s: float, resets: bool) -> None:
-        self._stack, self._drain_s = stack, drain_s
+    def __init__(
+        self, folder: Path, stack: ExitStack, *, connections: int, drain_s: float, resets: bool, processes: int
+    ) -> None:
+        self._stack, self._drain_s, self._processes = stack, drain_s, processes
         self._root = write_root(folder, echo_settings(predictor="slow:Model"), app={"slow.py": MODEL})
         self.envoy: RunningEnvoy = stack.enter_context(running_envoy())
         self._site = Site("echo", Exposure(port=free_port()), retry_reset=resets)
@@ -85,7 +88,11 @@ class Campaign:
 
     def _start(self) -> Replica:
         own = self._stack.enter_context(ExitStack())
-        return Replica(own.enter_context(serve(self._root, tcp=True, drain_s=self._drain_s)), own)
+        given: dict[str, Any] = {"mode": "inline", "processes": self._processes} if self._processes else {}
+        server = own.enter_context(serve(self._root, tcp=True, drain_s=self._drain_s, **given))
+        if self._processes:
+            server.wait(lambda: server.watched("/health").json["processes"] == self._processes, "all processes")
+        return Replica(server, own)
 
     @staticmethod
     def _group(revision: int, replicas: list[Replica]) -> Group:
@@ -143,12 +150,23 @@ class Campaign:
 
 
 def campaign(
-    *, swaps: int, requests: int, mode: str, resets: bool, connections: int = 16, drain_s: float = 1.0
+    *,
+    swaps: int,
+    requests: int,
+    mode: str,
+    resets: bool,
+    connections: int = 16,
+    drain_s: float = 1.0,
+    processes: int = 0,
 ) -> Result:
-    """What so many swaps under load gave; it goes on until as many requests have been answered."""
+    """What so many swaps under load gave; it goes on until as many requests have been answered.
+
+    The model is in a worker, or with `processes` in the event loops of so many.
+    """
     begun_s, told, again = time.monotonic(), [], 0
     with tempfile.TemporaryDirectory(prefix="im-") as folder, ExitStack() as stack:
-        running = Campaign(Path(folder), stack, connections=connections, drain_s=drain_s, resets=resets)
+        about: dict[str, Any] = {"connections": connections, "drain_s": drain_s, "resets": resets}
+        running = Campaign(Path(folder), stack, processes=processes, **about)
         swap = running.rolling if mode == "rolling" else running.weights
         for _ in range(swaps):
             running.asked(200)

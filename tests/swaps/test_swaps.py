@@ -20,6 +20,11 @@ def test_nothing_is_lost(mode: str) -> None:
     assert found.answered >= 2000 and found.swaps == 3
 
 
+def test_nothing_is_lost_where_several_processes_answer() -> None:
+    found = campaign(swaps=2, requests=2000, mode="rolling", resets=False, processes=2)
+    assert found.lost == ()
+
+
 def test_a_server_that_is_killed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(replica: module.Replica) -> str:
         for part in ("front", "worker"):

@@ -91,6 +91,7 @@ class Serve(Table, frozen=True):
 
     mode: Literal["auto", "inline", "thread", "workers"] = "auto"
     workers: PositiveInt = 1
+    processes: PositiveInt | Literal["auto"] = "auto"
     max_batch_rows: PositiveInt = 256
     timeout_s: Annotated[float, Meta(gt=0)] = 30.0
     max_request_bytes: PositiveInt = 64 << 20

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import Callable, Protocol
 
 from intermodal_server.front import limits
 from intermodal_server.front.exchange import Exchange
@@ -24,8 +24,13 @@ from intermodal_server.front.protocol import CLOSE, Connection, Headers
 
 BACKLOG = 2048
 WATCH_S = 1.0
+ACCEPT_AT_ONCE = 64
+ACCEPT_AGAIN_S = 0.5
 OTHER_DESCRIPTORS = 128  # listeners, workers, files: what is not a client's connection
 MAX_HELD_BYTES = 512 << 20  # of large bodies that are not whole, on all connections
+
+
+Give = Callable[[socket.socket], bool]  # a new connection to another process; False: it is served here
 
 
 class Application(Protocol):
@@ -47,16 +52,21 @@ class HttpServer:
         self.app = app
         self.slow_header_s = slow_header_s
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.max_connections = max(1, min(max_connections, descriptors - OTHER_DESCRIPTORS))
+        self._most_connections = max(1, min(max_connections, descriptors - OTHER_DESCRIPTORS))
+        self.max_connections = self._most_connections
         self._readers = Readers(slow_header_s)
         self._held_bytes = 0
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
+        self.on_change: Callable[[], None] | None = None  # a connection has ended
         self.closing = False
+        self._left = False
         self.started = False
         self._exit = asyncio.Event()
         self._servers: list[asyncio.AbstractServer] = []
         self._doors: list[socket.socket] = []
+        self._give: Give | None = None
+        self._coming: set[asyncio.Task[None]] = set()
         self._second = 0
         self._lines: dict[int, bytes] = {}
 
@@ -83,7 +93,7 @@ class HttpServer:
         await self._exit.wait()
         self.stop_accepting()
         self.close_after_answers()
-        while self.connections:
+        while self.load:
             for connection in list(self.connections):
                 connection.finish()
             await asyncio.sleep(0.05)
@@ -94,6 +104,12 @@ class HttpServer:
         while True:
             await asyncio.sleep(WATCH_S)
             self._readers.look(self.connections, self.loop.time())
+
+    def forget(self, connection: Connection) -> None:
+        """It has ended."""
+        self.connections.discard(connection)
+        if self.on_change is not None:
+            self.on_change()
 
     def hold(self, size: int) -> bool:
         """Count bytes of large bodies that are not whole; False when all of them together are too many."""
@@ -108,10 +124,66 @@ class HttpServer:
         connection.setblocking(False)
         await self.loop.connect_accepted_socket(self._connection, connection)
 
-    def stop_accepting(self) -> None:
-        """Leave new connections to another front; those that are here go on."""
+    def take(self, connection: socket.socket) -> None:
+        """Begin to serve such a connection."""
+        task = self.loop.create_task(self.adopt(connection))
+        self._coming.add(task)
+        task.add_done_callback(self._has_come)
+
+    def _has_come(self, task: asyncio.Task[None]) -> None:
+        self._coming.discard(task)
+        if not task.cancelled():
+            task.exception()  # a client that has gone already
+
+    @property
+    def load(self) -> int:
+        """How many connections are open here, or will be in a moment."""
+        return len(self.connections) + len(self._coming)
+
+    def divide(self, processes: int) -> None:
+        """Be one of several that share the connections there may be."""
+        self.max_connections = max(1, self._most_connections // processes)
+
+    def share(self, give: Give) -> None:
+        """From now on every new connection is offered to `give` before it is served here."""
+        if self._give is not None or not self._servers:
+            return
+        self._give = give
         for server in self._servers:
             server.close()
+        for door in self._doors:
+            self.loop.add_reader(door.fileno(), self._let_in, door)
+
+    def _let_in(self, door: socket.socket) -> None:
+        assert self._give is not None
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                connection, _ = door.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # out of descriptors: they wait in the backlog
+                self.loop.remove_reader(door.fileno())
+                self.loop.call_later(ACCEPT_AGAIN_S, self._watch_door, door)
+                return
+            if self._give(connection):
+                connection.close()
+            else:
+                self.take(connection)
+
+    def _watch_door(self, door: socket.socket) -> None:
+        if door.fileno() >= 0 and not self._left:
+            self.loop.add_reader(door.fileno(), self._let_in, door)
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to another front; those that are here go on."""
+        self._left = True
+        if self._give is None:
+            for server in self._servers:
+                server.close()
+            return
+        for door in self._doors:
+            if door.fileno() >= 0:
+                self.loop.remove_reader(door.fileno())
 
     async def shut(self) -> None:
         """Let nobody in any more, in whatever process the listening sockets are; who stands in line is answered.
@@ -119,6 +191,7 @@ class HttpServer:
         A client that comes later is refused at once and may go elsewhere; in a line where nobody serves any more it
         would wait, and lose its request when this container ends.
         """
+        self.stop_accepting()
         for door in self._doors:
             door.setblocking(False)
             with contextlib.suppress(OSError):  # nobody left in line
@@ -127,7 +200,6 @@ class HttpServer:
             with contextlib.suppress(OSError):
                 door.shutdown(socket.SHUT_RDWR)
             door.close()
-        self.stop_accepting()
 
     def close_after_answers(self) -> None:
         """From now on every answer carries `Connection: close`."""

@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from intermodal_server import contract, control
 from intermodal_server.log import Log
@@ -31,18 +31,20 @@ LAST_ANSWERS_S = 0.25
 LEAVE_IDLE_S = 2.0
 
 
-def run(arguments: list[str]) -> int:
-    """Serve until drained; the exit status."""
+def run(arguments: list[str], make: Callable[..., Front] | None = None) -> int:
+    """Serve until drained; the exit status. `make` is for a twin."""
     parser = argparse.ArgumentParser(prog="front")
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--log", type=int, default=2, help="descriptor for log lines; 1 and 2 are the model's")
     parser.add_argument("--pulse", type=int, required=True, help="descriptor of the page that counts good answers")
-    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mode", required=True, help="auto, inline, thread or workers: how this front begins")
     parser.add_argument("--measured", default="null", help="JSON: what an earlier front has measured of its model")
-    parser.add_argument("--listen", required=True)
+    parser.add_argument("--listen", default="", help="descriptors; a twin has none")
+    parser.add_argument("--number", type=int, default=1, help="of a twin")
+    parser.add_argument("--processes", type=int, default=1, help="how many answer, for a twin")
     parser.add_argument("--hold", action="store_true", help="take connections only when ready")
     given = parser.parse_args(arguments)
     become_child(given.parent)
@@ -50,11 +52,11 @@ def run(arguments: list[str]) -> int:
     site = front_site(options)
     if site:
         sys.path.insert(0, site)
-    log = Log("front", given.log)
+    log = Log(f"twin-{given.number}" if make else "front", given.log)
     settings = options.settings()
     settings = replace(settings, serve=replace(settings.serve, mode=given.mode))
-    front = Front(options, settings, given, log)
-    listeners = [socket.socket(fileno=int(number)) for number in given.listen.split(",")]
+    front = (make or Front)(options, settings, given, log)
+    listeners = [socket.socket(fileno=int(number)) for number in given.listen.split(",") if number]
     try:
         import uvloop
     except ImportError:
@@ -79,16 +81,16 @@ class Front:
         self._pulse = Pulse(given.pulse)
         self._workers = given.workers
         self._threads = given.threads
+        self._processes = given.processes
         self._measured = json.loads(given.measured)
         self._hold = given.hold
         self._log = log
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def serve(self, listeners: list[socket.socket]) -> None:
-        """Run the HTTP server until a drain is complete."""
+    def _build(self) -> None:
+        """Make the parts, inside the event loop, and listen to the supervisor."""
         from intermodal_server.front.app import App
         from intermodal_server.front.execute.execution import Execution
-        from intermodal_server.front.grpc.setup import make_grpc
         from intermodal_server.front.guard.setup import make_guards
         from intermodal_server.front.health import Health
         from intermodal_server.front.http import make_server
@@ -109,13 +111,12 @@ class Front:
         )
         guard = make_guards(self._options, self._settings, self._health, self._log)
         self._instruments = Instruments(self._service, self._options.observe, self._options.host, self._log)
-        app = App(
+        self._app = app = App(
             self._service,
             self._log,
             guards=[self._instruments.began, *guard.guards],
             observers=[*guard.observers, *self._instruments.observers(), self._count_good],
         )
-        self._grpc = make_grpc(self._options, self._settings, app, self._log)
         self._server = make_server(
             app, slow_header_s=self._options.slow_body_s, max_connections=self._options.max_connections
         )
@@ -123,6 +124,17 @@ class Front:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
         loop.add_reader(self._end.fileno(), self._on_control)
+
+    async def serve(self, listeners: list[socket.socket]) -> None:
+        """Run the HTTP server until a drain is complete."""
+        from intermodal_server.front.grpc.setup import make_grpc
+        from intermodal_server.front.twins.herd import Herd
+
+        self._build()
+        self._herd = Herd(self._server, self._instruments, self._health, self._service.own_statistics, self._log)
+        self._service.statistics_of_all = self._herd.statistics
+        self._instruments.before_pages = self._herd.gather
+        self._grpc = make_grpc(self._options, self._settings, self._app, self._log)
         self._spawn(self._beat())
         self._spawn(self._instruments.serve())
         start = self._spawn(self._start())
@@ -132,6 +144,7 @@ class Front:
         self._spawn(self._say_started())
         await self._server.serve(sockets=listeners)
         await self._grpc.finished()
+        await self._herd.finished()
         await self._instruments.finish()
         for task in self._tasks:
             task.cancel()
@@ -202,16 +215,22 @@ class Front:
             if self._execution.worker_came(number, pid, descriptors[0], message.get("measured")):
                 self._instruments.worker_came(number, pid)
         elif kind == "gone":
-            if self._execution.worker_gone(int(message["pid"])):
-                self._instruments.worker_gone(int(message["pid"]), str(message["reason"]), str(message["why"]))
+            pid = int(message["pid"])
+            if self._execution.worker_gone(pid) or self._herd.gone(pid):
+                self._instruments.worker_gone(pid, str(message["reason"]), str(message["why"]))
+        elif kind == "twin" and descriptors:
+            self._herd.came(int(message["number"]), int(message["pid"]), descriptors[0])
+        elif kind == "release":
+            self._herd.release(int(message["pid"]), LEAVE_IDLE_S)
         elif kind == "leave":
             self._spawn(self._leave() if "pid" not in message else self._let_leave(int(message["pid"])))
         elif kind == "adopt" and descriptors:
-            self._spawn(self._server.adopt(socket.socket(fileno=descriptors[0])))
+            self._server.take(socket.socket(fileno=descriptors[0]))
         elif kind == "circuit":
             self._on_circuit(str(message["reason"]), int(message["retry_s"]))
         elif kind == "failed":
             self._health.phase, self._health.detail = "failed", str(message.get("reason", ""))
+            self._herd.tell_health()
         elif kind == "drain" and not self._health.draining:
             self._spawn(self._drain())
 
@@ -220,9 +239,15 @@ class Front:
 
     def _on_circuit(self, reason: str, retry_s: int) -> None:
         """Take requests no more, or again."""
+        self._health.broken, self._health.retry_s = reason, retry_s
+        self._herd.tell_health()
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        """With the circuit open nobody will come to take a request."""
         from intermodal_server.front.limits import Refusal
 
-        self._health.broken, self._health.retry_s = reason, retry_s
+        reason, retry_s = self._health.broken, self._health.retry_s
         if reason:
             retry = ((b"retry-after", b"%d" % retry_s),)
             self._execution.refuse_waiting(Refusal(503, f"not ready: {reason}", headers=retry))
@@ -237,19 +262,25 @@ class Front:
         self._instruments.close()
         self._server.stop_accepting()
         self._grpc.leave(self._settings.serve.timeout_s)
+        self._herd.leave(LEAVE_IDLE_S)
+        await self._finish_connections(LEAVE_IDLE_S)
+
+    async def _finish_connections(self, idle_s: float) -> None:
+        """Every answer is the last of its connection, and who was let in may still ask once."""
         self._server.close_after_answers()
-        for _ in range(int(LEAVE_IDLE_S / 0.05)):  # who was let in may still ask once
-            if not self._server.connections:
-                break
+        end_s = asyncio.get_running_loop().time() + idle_s
+        while self._server.load and asyncio.get_running_loop().time() < end_s:
             await asyncio.sleep(0.05)
         self._server.should_exit = True
 
     async def _drain(self) -> None:
         serving = self._health.serving
         self._health.draining = True
+        self._herd.tell_health()
         if serving:
             await asyncio.sleep(self._settings.serve.drain_s)
         self._grpc.leave(self._settings.serve.timeout_s)
+        self._herd.leave(LAST_ANSWERS_S if serving else 0.0)
         self._server.close_after_answers()
         if serving:
             await asyncio.sleep(LAST_ANSWERS_S)

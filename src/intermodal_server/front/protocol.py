@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this client."""
-        self._server.connections.discard(self)
+        self._server.forget(self)
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()

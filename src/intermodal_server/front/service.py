@@ -59,6 +59,7 @@ class Service:
         self.log = log
         self.vertex = vertex
         self.statistics = Statistics()
+        self.statistics_of_all: Callable[[], Awaitable[dict[str, Any]]] | None = None  # where several processes answer
         self._slow_body_s = slow_body_s
         self._match = matcher(settings)
         self.floats = all(spec.datatype in FLOAT_DATATYPES for spec in settings.signature.inputs)
@@ -85,6 +86,14 @@ class Service:
         self.check_serving()
         limit = self.settings.serve.max_request_bytes
         return await read_body(exchange.receive, exchange.headers, limit=limit, slow_body_s=self._slow_body_s)
+
+    def own_statistics(self) -> dict[str, Any]:
+        """Triton's statistics of what is counted here."""
+        return self.statistics.as_json(self.settings.name, self.settings.version)
+
+    async def all_statistics(self) -> dict[str, Any]:
+        """Triton's statistics of all processes that answer."""
+        return self.own_statistics() if self.statistics_of_all is None else await self.statistics_of_all()
 
     def check_serving(self) -> None:
         """Refuse what comes before the model is ready.

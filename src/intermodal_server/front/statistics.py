@@ -13,12 +13,14 @@ Spec: Triton, "Statistics Extension".
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from intermodal_server.front.exchange import Exchange
 
 NS = 1e9
 MAX_SIZES = 4096  # batch sizes that are counted one by one
+_SUMS = ("_success", "_fail", "_rows", "_success_s", "_fail_s", "_queue_s", "_compute_s", "_batches")
 _clock = time.monotonic
 
 
@@ -62,6 +64,25 @@ class Statistics:
             size = self._sizes.setdefault(batch_rows if len(self._sizes) < MAX_SIZES else 0, [0.0, 0.0])
         size[0] += share
         size[1] += compute_s * share
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since this was last asked, for `add` of another process."""
+        found = {name: getattr(self, name) for name in _SUMS}
+        sizes, last_s = self._sizes, self._last_s
+        Statistics.__init__(self)
+        return {**found, "last_s": last_s, "sizes": [[rows, *counted] for rows, counted in sizes.items()]}
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Add what another process of this machine has counted."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + taken[name])
+        self._last_s = max(self._last_s, taken["last_s"])
+        for rows, count, seconds in taken["sizes"]:
+            size = self._sizes.get(rows)
+            if size is None:
+                size = self._sizes.setdefault(rows if len(self._sizes) < MAX_SIZES else 0, [0.0, 0.0])
+            size[0] += count
+            size[1] += seconds
 
     def as_json(self, name: str, version: str) -> dict[str, Any]:
         """The document of one model."""

@@ -135,6 +135,14 @@ def machine_bytes(root: str = "") -> int | None:
     return None
 
 
+def available_bytes(root: str = "") -> int | None:
+    """What the machine could still give to processes."""
+    for line in _text(root + "/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return None
+
+
 def quota_cores(root: str = "") -> float | None:
     """Cores by quota, fractions included; None without a quota."""
     found = []

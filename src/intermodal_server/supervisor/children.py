@@ -24,18 +24,18 @@ from intermodal_server.options import Options
 from intermodal_server.supervisor import family, output
 
 CODE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FRONT, WORKER = "front", "worker"
+FRONT, TWIN, WORKER = "front", "twin", "worker"
 SETTLED_S = 10.0  # a process that lived so long after its start begins with a clean sheet
 SETTLED_ANSWERS = 5  # and so does one that has answered
 MAX_DELAY_S = 5.0
-OOM_SCORES = {FRONT: 200, WORKER: 500}  # whom the kernel should take before the supervisor, when memory ends
+OOM_SCORES = {FRONT: 200, TWIN: 400, WORKER: 500}  # whom the kernel should take before the supervisor, when memory ends
 
 
 @dataclass(eq=False)
 class Child:
-    """A running front or worker."""
+    """A running front, twin or worker."""
 
-    kind: str  # FRONT or WORKER
+    kind: str  # FRONT, TWIN or WORKER
     number: int
     pid: int
     mark: str
@@ -44,7 +44,8 @@ class Child:
     page: int  # descriptor of the page with its count of good answers, -1 for a worker
     started_s: float
     held: bool = False  # a front that takes no connections before it is ready
-    up: bool = False  # said "started" or "loaded"
+    up: bool = False  # said "started" or "loaded"; a twin: "ready"
+    ready: bool = False  # a front or a twin that has loaded its model and compared golden cases
     leaving: bool = False  # asked to finish what it has and go
     asked_to_die: bool = False
     reason: str = ""  # why it failed, in its own words
@@ -63,7 +64,7 @@ class Child:
     @property
     def name(self) -> str:
         """How log lines call it."""
-        return "front" if self.kind == FRONT else f"worker-{self.number}"
+        return "front" if self.kind == FRONT else f"{self.kind}-{self.number}"
 
 
 @dataclass(eq=False)
@@ -116,20 +117,37 @@ class Starter:
         Raises:
             OSError: it cannot be started.
         """
-        page = pulse.new_page()
         arguments = [
-            *("--workers", str(self._workers), "--threads", str(self._threads), "--pulse", str(page)),
-            *("--mode", self.mode, "--measured", json.dumps(self.measured)),
+            *("--workers", str(self._workers), "--threads", str(self._threads)),
             *("--listen", ",".join(map(str, self._listeners))),
             *(["--hold"] if held else []),
         ]
-        command = [*_interpreter(self._options), "-I", "-S", CODE_DIR, "front", *arguments]
+        child = self._with_model(FRONT, 0, arguments, self._listeners, now_s)
+        child.held = held
+        return child
+
+    def twin(self, number: int, processes: int, now_s: float) -> Child:
+        """A new twin of the front, one of so many processes.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        arguments = ["--number", str(number), "--processes", str(processes)]
+        return self._with_model(TWIN, number, arguments, [], now_s)
+
+    def _with_model(
+        self, kind: str, number: int, arguments: Sequence[str], inherited: Sequence[int], now_s: float
+    ) -> Child:
+        """A process that serves requests, and counts its good answers on a page."""
+        page = pulse.new_page()
+        about = ["--pulse", str(page), "--mode", self.mode, "--measured", json.dumps(self.measured)]
+        command = [*_interpreter(self._options), "-I", "-S", CODE_DIR, kind, *about, *arguments]
         try:
-            child = _spawn(FRONT, 0, command, [page, *self._listeners], now_s)
+            child = _spawn(kind, number, command, [page, *inherited], now_s)
         except OSError:
             os.close(page)
             raise
-        child.held, child.page = held, page
+        child.page = page
         return child
 
     def worker(self, number: int, now_s: float) -> Child:

@@ -2,7 +2,7 @@
 
 Takes options, settings and listening sockets; hands on an exit status.
 
-Rules, in order (those of `nursery`, `fronts`, `crew`, `memory`, `circuit` and `stand_in` stand there):
+Rules, in order (those of `nursery`, `fronts`, `twins`, `crew`, `memory`, `circuit` and `stand_in` stand there):
 1. A model that says why it cannot load at the first start ends the server with that reason; one that dies at the first
    start `MAX_EARLY_DEATHS` times in a row as well. Before it exits, the reason stands on the probe for `linger_s`.
 2. Any other death is followed by a replacement, unless the circuit is open. An open circuit is no reason to restart the
@@ -26,7 +26,7 @@ from intermodal_server.contract import ModelSettings
 from intermodal_server.log import Log
 from intermodal_server.options import Options
 from intermodal_server.placement import IN_FRONT, first_mode
-from intermodal_server.supervisor.children import FRONT, WORKER, Child, Starter
+from intermodal_server.supervisor.children import FRONT, TWIN, WORKER, Child, Starter
 from intermodal_server.supervisor.circuit import CLOSED, OPEN, Circuit
 from intermodal_server.supervisor.crew import Crew
 from intermodal_server.supervisor.family import family_bytes
@@ -34,6 +34,7 @@ from intermodal_server.supervisor.fronts import Fronts
 from intermodal_server.supervisor.memory import MemoryWatch
 from intermodal_server.supervisor.nursery import Nursery
 from intermodal_server.supervisor.stand_in import Truth
+from intermodal_server.supervisor.twins import Twins
 
 MAX_EARLY_DEATHS = 3
 TICK_S = 0.25
@@ -54,6 +55,7 @@ class Supervisor:
         settings: ModelSettings,
         listeners: Sequence[socket.socket],
         threads: int,
+        processes: int,
         memory: MemoryWatch,
         log: Log,
     ) -> None:
@@ -82,6 +84,15 @@ class Supervisor:
             log=log,
         )
         self._crew = Crew(self._nursery, workers, self._fronts.tell, self._leave_s, log)
+        self._twins = Twins(
+            self._nursery,
+            processes,
+            memory,
+            self._fronts.tell,
+            explicit=serve.processes > 1,
+            hang_s=self._leave_s,
+            log=log,
+        )
         self._circuit = Circuit()  # of the model
         self._front_circuit = Circuit()  # of a front without a model
         self._told = CLOSED
@@ -90,6 +101,7 @@ class Supervisor:
         self._failure = ""
         self._end_s: float | None = None  # when a failed start or a drain is over in any case
         self._draining = False
+        self._lost = False  # a twin died during the drain
         self._now_s = time.monotonic()
         self._memory_due_s = self._now_s
 
@@ -142,10 +154,12 @@ class Supervisor:
                 self._log.error("the drain did not end in time; requests are lost")
             self._exit = 1
         self._watch_circuit()
+        self._twins.follow(self._inline_front())
         if not self._failure and not self._draining:
             self._fill()
             self._watch_memory()
         self._fronts.tick(now_s, awake_s)
+        self._twins.tick(now_s, awake_s)
         self._crew.tick(now_s)
         self._nursery.tick(now_s)
 
@@ -157,8 +171,16 @@ class Supervisor:
                 self._crew.connect_all()
             if not open_now:
                 self._crew.fill(self._now_s)
+                self._twins.fill(self._now_s)
         except OSError as error:
             self._give_up(f"a process cannot be started: {error.strerror or error}")
+
+    def _inline_front(self) -> Child | None:
+        """The front that is ready with the model in its event loop, while it stays."""
+        front = self._fronts.child
+        if front is None or not front.ready or front.leaving or front.asked_to_die or self._starter.mode != "inline":
+            return None
+        return front
 
     # --- what is true -------------------------------------------------------------------------------------------------
     def _circuit_state(self) -> str:
@@ -202,8 +224,8 @@ class Supervisor:
     def _watch_memory(self) -> None:
         if self._now_s < self._memory_due_s:
             return
-        kind = FRONT if self._in_front else WORKER
-        models = [child for child in self._nursery if child.kind == kind and child.up and not child.asked_to_die]
+        kinds = (FRONT, TWIN) if self._in_front else (WORKER,)
+        models = [child for child in self._nursery if child.kind in kinds and child.up and not child.asked_to_die]
         verdict = self._memory.look(os.getpid(), self._nursery, models, self._log)
         self._memory_due_s = self._now_s + self._memory.pause_s
         if verdict is None:
@@ -212,6 +234,8 @@ class Supervisor:
         if verdict.kill:
             self._log.error(f"{child.name} is killed before memory ends", limit=self._memory.limit_bytes)
             self._nursery.kill(child, "out of memory")
+        elif child.kind == TWIN:
+            self._twins.retire(child, "it nears the memory limit")
         elif self._in_front:
             self._fronts.retire(child, "it nears the memory limit", beside=verdict.beside, leave_s=self._leave_s)
         else:
@@ -223,8 +247,12 @@ class Supervisor:
         if self._memory.kernel_has_killed():
             how = f"{how}; the kernel killed a process for want of memory"
         if child.kind == FRONT and self._draining and child is self._fronts.child:
-            self._exit = 0 if status == 0 and not self._failure else 1
-            self._log.info("drained" if self._exit == 0 else f"the front ended during the drain: {how}")
+            self._exit = 0 if status == 0 and not self._failure and not self._lost else 1
+            ended = "drained, but a twin had died" if self._lost else f"the front ended during the drain: {how}"
+            self._log.info("drained" if self._exit == 0 else ended)
+            return
+        if child.kind == TWIN:
+            self._on_twins_death(child, how, status)
             return
         self._log.warning(f"{child.name} ended", how=how, pid=child.pid, reason=child.end(how))
         slot = self._fronts.slot
@@ -249,10 +277,25 @@ class Supervisor:
         elif slot.early_deaths >= MAX_EARLY_DEATHS:
             self._give_up(f"{child.name} ended {slot.early_deaths} times while it started ({child.end(how)})")
 
+    def _on_twins_death(self, twin: Child, how: str, status: int) -> None:
+        self._twins.follow(self._inline_front())
+        if status == 0 and (twin.leaving or self._draining):
+            self._log.info(f"{twin.name} has finished", pid=twin.pid)
+        else:
+            self._log.warning(f"{twin.name} ended", how=how, pid=twin.pid, reason=twin.end(how))
+        answers = self._nursery.answers
+        if self._draining:
+            self._lost = self._lost or (twin.up and status != 0)
+        elif self._twins.dead(twin, how, answers) and not self._failure:
+            self._last_death = f"last: {twin.end(how)}"
+            self._circuit.died(self._now_s, answers)
+
     # --- messages -----------------------------------------------------------------------------------------------------
     def _on_message(self, child: Child, message: dict[str, Any]) -> None:
         kind, reason = message.get("kind"), str(message.get("reason", ""))
-        if kind == "started":
+        if child.kind == TWIN:
+            self._on_twin(child, str(kind), reason)
+        elif kind == "started":
             child.loaded_bytes = family_bytes(child.pid)
             self._fronts.started(child)
         elif kind == "loaded":
@@ -263,9 +306,10 @@ class Supervisor:
         elif kind == "failed":
             child.reason, child.deaf_s = reason, self._now_s  # threads of a model may keep it from ending
         elif kind == "ready":
-            self._fronts.ever_ready = True
+            self._fronts.ever_ready = child.ready = True
             child.loaded_bytes = child.noticed_bytes = family_bytes(child.pid)  # with the model, if it is there
             self._log.info("ready", cases=message.get("cases"))
+            self._twins.explain(self._starter.mode)
         elif kind == "unfit" and not self._failure:
             self._give_up(reason)
         elif kind == "measured":
@@ -276,6 +320,15 @@ class Supervisor:
             self._crew.left(int(message.get("pid", 0)))
         elif kind == "kill":
             self._on_kill(child, int(message.get("pid", 0)), reason)
+
+    def _on_twin(self, twin: Child, kind: str, reason: str) -> None:
+        if kind == "beat":
+            self._twins.beat(twin)
+        elif kind == "ready" and not self._draining:
+            self._twins.ready(twin)
+        elif kind == "unfit":
+            twin.reason = reason
+            self._nursery.kill(twin)
 
     def _move(self, mode: str) -> None:
         """The front takes the model itself, or gives it back to workers."""

@@ -8,6 +8,7 @@ import os
 from intermodal_server import contract
 from intermodal_server.log import Log
 from intermodal_server.options import OptionError, read_options
+from intermodal_server.placement import only_one_process, processes_wanted
 from intermodal_server.process import raise_descriptor_limit
 from intermodal_server.supervisor.cgroup import usable_cores
 from intermodal_server.supervisor.family import adopt_orphans
@@ -49,8 +50,13 @@ def run() -> int:
     if settings.serve.workers > cores:
         log.warning("there are more workers than cores", workers=settings.serve.workers, cores=cores)
     threads = max(1, cores // settings.serve.workers)
+    processes = processes_wanted(options, settings, cores)
+    if settings.serve.processes > processes:
+        reason = only_one_process(options, settings) or "the model runs in workers or in a thread"
+        log.warning("one process answers all requests", asked=settings.serve.processes, reason=reason)
+    memory = MemoryWatch(options.memory_bytes)
     try:
-        return Supervisor(options, settings, listeners, threads, MemoryWatch(options.memory_bytes), log).run()
+        return Supervisor(options, settings, listeners, threads, processes, memory, log).run()
     finally:
         for path in filter(None, (options.socket, options.grpc_socket)):
             with contextlib.suppress(OSError):

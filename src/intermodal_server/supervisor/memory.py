@@ -75,6 +75,7 @@ class MemoryWatch:
     """Reads sizes; knows the limit."""
 
     def __init__(self, limit_bytes: int | None, root: str = "") -> None:
+        self._root = root
         self._group = cgroup.memory_group(root)
         bounds = [limit_bytes, self._group.limit_bytes if self._group else None, cgroup.machine_bytes(root)]
         self.limit_bytes: int | None = min((bound for bound in bounds if bound), default=None)
@@ -94,6 +95,18 @@ class MemoryWatch:
     def room_for(self, size_bytes: int) -> bool:
         """Whether so much more fits, as far as the last look tells."""
         return self.limit_bytes is None or self._used_bytes + size_bytes < REPLACE * self.limit_bytes
+
+    def _used(self, ours_bytes: int) -> int:
+        group_used = self._group.used_bytes() if self._group else None
+        return min(ours_bytes, ours_bytes if group_used is None else group_used)
+
+    def copies(self, size_bytes: int, own_pid: int, children: Iterable[Child]) -> int:
+        """How many more processes of this size fit into half of what is left."""
+        ours = sum(family_bytes(child.pid) for child in children) + resident_bytes(own_pid)
+        left = [] if self.limit_bytes is None else [self.limit_bytes - self._used(ours)]
+        available = cgroup.available_bytes(self._root)
+        left += [] if available is None else [available]
+        return max(0, min(left) // 2 // max(1, size_bytes)) if left else 0
 
     def look(self, own_pid: int, children: Iterable[Child], models: Iterable[Child], log: Log) -> Verdict | None:
         """Measure everybody, and judge.
@@ -115,9 +128,6 @@ class MemoryWatch:
                 log.warning("the model's memory grows", child=model.name, loaded=model.loaded_bytes, now=size)
         if self.limit_bytes is None:
             return None
-        used = sum(measured.values()) + resident_bytes(own_pid)
-        group_used = self._group.used_bytes() if self._group else None
-        used = min(used, used if group_used is None else group_used)
-        self._used_bytes = used
+        self._used_bytes = used = self._used(sum(measured.values()) + resident_bytes(own_pid))
         self.pause_s = TENSE_S if used >= TENSE * self.limit_bytes else CALM_S
         return judge(used, self.limit_bytes, sizes)

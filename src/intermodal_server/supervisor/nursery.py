@@ -21,7 +21,7 @@ from typing import Any, Callable
 from intermodal_server import control
 from intermodal_server.log import Log
 from intermodal_server.pulse import Pulse
-from intermodal_server.supervisor.children import FRONT, Child, Starter
+from intermodal_server.supervisor.children import Child, Starter
 from intermodal_server.supervisor.family import kill_family
 from intermodal_server.supervisor.output import Output
 
@@ -66,10 +66,15 @@ class Nursery:
         Raises:
             OSError: it cannot be started.
         """
-        child = self._starter.front(held=held, now_s=time.monotonic())
-        self._pulses[child.pid] = Pulse(child.page)
-        os.close(child.page)
-        return self._adopt(child)
+        return self._adopt_with_page(self._starter.front(held=held, now_s=time.monotonic()))
+
+    def twin(self, number: int, processes: int) -> Child:
+        """Start a twin of the front, one of so many processes.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        return self._adopt_with_page(self._starter.twin(number, processes, time.monotonic()))
 
     def worker(self, number: int) -> Child:
         """Start a worker.
@@ -78,6 +83,11 @@ class Nursery:
             OSError: it cannot be started.
         """
         return self._adopt(self._starter.worker(number, time.monotonic()))
+
+    def _adopt_with_page(self, child: Child) -> Child:
+        self._pulses[child.pid] = Pulse(child.page)
+        os.close(child.page)
+        return self._adopt(child)
 
     def _adopt(self, child: Child) -> Child:
         child.answers_before = self.answers
@@ -163,8 +173,8 @@ class Nursery:
         if printed.descriptor in self._selector.get_map():
             self._selector.unregister(printed.descriptor)
         printed.finish(time.monotonic())
-        if child.kind == FRONT:
-            page = self._pulses.pop(child.pid)
+        page = self._pulses.pop(child.pid, None)
+        if page is not None:
             self._answers_of_dead += page.answers
             page.close()
 

@@ -103,7 +103,7 @@ class Bench:
 
     @property
     def project(self) -> Project:
-        settings = ProjectFile(serve=Serve(workers=2, drain_s=1.5), check=Check(rtol=0.5))
+        settings = ProjectFile(serve=Serve(workers=2, processes=3, drain_s=1.5), check=Check(rtol=0.5))
         return Project(
             root=self.root, file=None, name="digits", version="1.0.0", artifact=self.root / "net",
             golden=self.root / "golden.json", lock_path=self.root / "pylock.intermodal.toml", requirements=(),
@@ -179,7 +179,12 @@ def test_everything_is_where_the_server_looks_for_it(bench: Bench) -> None:
         "predictor:P",
         "named",
     )
-    assert settings.trust == ("m.T",) and settings.serve.workers == 2 and settings.tolerance.rtol == 0.5
+    assert (
+        settings.trust == ("m.T",)
+        and settings.serve.workers == 2
+        and settings.serve.processes == 3
+        and settings.tolerance.rtol == 0.5
+    )
     assert {(f.path, f.size_bytes) for f in settings.files} == {
         ("net/weights.bin", len(WEIGHTS)),
         ("net/config.json", 2),

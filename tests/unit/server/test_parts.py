@@ -19,6 +19,7 @@ from intermodal_server.front.predict import parse_predict
 from intermodal_server.front.signature import match, matcher
 from intermodal_server.log import Log
 from intermodal_server.options import OptionError, read_options
+from intermodal_server.placement import processes_wanted
 from intermodal_server.tensors import Tensor, json_values
 from intermodal_server.worker.arrays import OutputError, from_python, to_python
 from intermodal_server.worker.verify import VerifyError, verify_files
@@ -36,12 +37,42 @@ def test_options_have_defaults_and_override_the_settings(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "http"), ("PORT", "70000"), ("PORT", "-1"), ("WORKERS", "0"), ("DRAIN_S", "nan"), ("TIMEOUT_S", "0"),
-     ("TIMEOUT_S", "inf"), ("START_CHECK", "maybe"), ("MODE", "fast"), ("PYTHON", "python3"), ("PYTHON", "[]"),
+     ("TIMEOUT_S", "inf"), ("START_CHECK", "maybe"), ("MODE", "fast"), ("PROCESSES", "0"),
+     ("PROCESSES", "many"), ("PYTHON", "python3"), ("PYTHON", "[]"),
      ("PYTHON", "[1]")],
 )  # fmt: skip
 def test_wrong_option_names_variable_and_value(name: str, value: str) -> None:
     with pytest.raises(OptionError, match=f"INTERMODAL_{name}"):
         read_options({f"INTERMODAL_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("variables", "cores", "wanted"),
+    [
+        ({}, 1, 1), ({}, 2, 2), ({}, 16, 4), ({"PROCESSES": "auto"}, 3, 3), ({"PROCESSES": "6"}, 2, 6),
+        ({"PROCESSES": "1"}, 4, 1), ({"MODE": "thread"}, 4, 1), ({"MODE": "inline"}, 4, 4), ({"WORKERS": "2"}, 4, 1),
+        ({"RING": "10"}, 4, 1), ({"RATE_PER_S": "5"}, 4, 1), ({"MAX_CONCURRENT": "5"}, 4, 1),
+    ],
+)  # fmt: skip
+def test_as_many_processes_as_cores_unless_something_is_counted_in_one_place(
+    tmp_path: Path, variables: dict[str, str], cores: int, wanted: int
+) -> None:
+    given = {f"INTERMODAL_{name}": value for name, value in variables.items()}
+    options = read_options({"INTERMODAL_ROOT": str(echo_root(tmp_path)), **given})
+    assert processes_wanted(options, options.settings(), cores) == wanted
+
+
+def test_grpc_takes_one_process(tmp_path: Path) -> None:
+    root = echo_root(tmp_path, serve=ServeSettings(grpc=True, processes=3))
+    for port, wanted in (("8081", 1), ("0", 3)):
+        options = read_options({"INTERMODAL_ROOT": str(root), "INTERMODAL_GRPC_PORT": port})
+        assert processes_wanted(options, options.settings(), 4) == wanted
+
+
+def test_the_settings_say_nothing_of_processes_unless_a_number_is_asked_for() -> None:
+    assert "processes" not in json.loads(echo_settings().to_json())["serve"]
+    settings = echo_settings(serve=ServeSettings(processes=3))
+    assert type(settings).from_json(settings.to_json()).serve.processes == 3
 
 
 def test_no_port_needs_a_socket() -> None:

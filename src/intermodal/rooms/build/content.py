@@ -133,6 +133,7 @@ def model_settings(lock: Lock, card: ModelCard, project: Project) -> contract.Mo
         serve=contract.ServeSettings(
             mode=serve.mode,
             workers=serve.workers,
+            processes=0 if serve.processes == "auto" else serve.processes,
             max_batch_rows=serve.max_batch_rows,
             timeout_s=serve.timeout_s,
             max_request_bytes=serve.max_request_bytes,

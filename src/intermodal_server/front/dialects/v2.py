@@ -77,7 +77,7 @@ class V2:
         return json_answer(200, config)
 
     async def _stats(self, _: Exchange) -> Answer:
-        return json_answer(200, self._service.statistics.as_json(self._settings.name, self._settings.version))
+        return json_answer(200, await self._service.all_statistics())
 
     async def _index(self, _: Exchange) -> Answer:
         reason = str(self._service.health_body().get("reason", ""))

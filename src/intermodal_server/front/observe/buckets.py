@@ -15,12 +15,13 @@ from __future__ import annotations
 import array
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FIRST_BITS = 6
 MAX_BUCKETS = 2048
 MANTISSA_BITS = 52
+_FIELDS = ("nan", "positive_infinity", "negative_infinity", "sum", "smallest", "largest")
 _SIGN = 1 << 63
 _LARGEST = 1.7976931348623157e308
 _LARGEST_PATTERN = 0x7FEFFFFFFFFFFFFF
@@ -109,6 +110,30 @@ class Numbers:
             half = key >> 1 if key >= 0 else -(-key >> 1)
             joined[half] = joined.get(half, 0) + count
         self.counts = joined
+
+    def take(self) -> list[Any]:
+        """Everything, for `add_taken`."""
+        finite = [getattr(self, name) for name in _FIELDS]
+        return [self.bits, [[key, count] for key, count in self.counts.items()], *finite]
+
+    def add_taken(self, taken: Sequence[Any]) -> None:
+        """Add what another sketch has counted; the finer of the two is coarsened first."""
+        other = Numbers()
+        other.bits, counts, nan, positive, negative, total, smallest, largest = taken
+        other.counts = dict(counts)
+        while other.bits > self.bits:
+            other.coarsen()
+        while self.bits > other.bits:
+            self.coarsen()
+        for key, count in other.counts.items():
+            self.counts[key] = self.counts.get(key, 0) + count
+        while len(self.counts) > MAX_BUCKETS:
+            self.coarsen()
+        self.nan += nan
+        self.positive_infinity += positive
+        self.negative_infinity += negative
+        self.sum += total
+        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
 
     def buckets(self) -> list[tuple[float, float, int]]:
         """Lower edge, upper edge and count of every bucket that is not empty, in rising order."""

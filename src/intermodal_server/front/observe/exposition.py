@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -44,6 +45,16 @@ class Histogram:
         """Count one value."""
         self.sum += value
         self.counts[bisect_left(self.edges, value)] += 1
+
+    def take(self) -> list[Any]:
+        """Sum and counts, without those that are 0, for `add_taken`."""
+        return [self.sum, [[place, count] for place, count in enumerate(self.counts) if count]]
+
+    def add_taken(self, taken: Sequence[Any]) -> None:
+        """Add what another of these edges has counted."""
+        self.sum += taken[0]
+        for place, count in taken[1]:
+            self.counts[place] += count
 
     def samples(self, labels: Labels = ()) -> Iterator[Sample]:
         """Its buckets, sum and count."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import orjson
 
@@ -23,8 +23,9 @@ from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.observe.access import AccessLog
 from intermodal_server.front.observe.exposition import OPENMETRICS_TYPE, TEXT_TYPE, Family, Sample, render
 from intermodal_server.front.observe.listener import Listener, Page, Pages, Question
+from intermodal_server.front.observe.merge import add_sketches, take_sketches
 from intermodal_server.front.observe.metrics import FINE_EDGES_S, Metrics, triton_families
-from intermodal_server.front.observe.processes import process_families
+from intermodal_server.front.observe.processes import cpu_s, process_families
 from intermodal_server.front.observe.ring import DEFAULT_LIMIT, Ring
 from intermodal_server.front.observe.sketches import MAX_CLASSES, Sketches
 from intermodal_server.front.service import Service
@@ -54,7 +55,16 @@ class Instruments:
         )
         self._workers: dict[int, int] = {}
         self._replaced: Counter[str] = Counter()
-        self._listener = Listener(self._pages(), log)
+        self.twins = self._metrics.elsewhere
+        self.before_pages: Callable[[], Awaitable[None]] | None = None  # where several processes answer
+        self._twins_cpu_s = 0.0
+        self._told_cpu_s = 0.0
+        self._told_inflight = 0
+        self._listener = Listener(self._pages(), log, self._gather)
+
+    async def _gather(self) -> None:
+        if self.before_pages is not None:
+            await self.before_pages()
 
     # --- what the application calls -----------------------------------------------------------------------------------
     def began(self, exchange: Exchange) -> None:
@@ -83,6 +93,37 @@ class Instruments:
         """A worker has ended; `how` and `why` as supervisor and executor word it."""
         self._workers = {number: other for number, other in self._workers.items() if other != pid}
         self._replaced[replacement_reason(how, why)] += 1
+
+    # --- numbers of several processes ---------------------------------------------------------------------------------
+    @property
+    def changed(self) -> bool:
+        """Whether `take` has something to tell."""
+        return bool(self._metrics.requests) or self.inflight != self._told_inflight
+
+    @property
+    def inflight(self) -> int:
+        """Requests that are being answered here."""
+        return self._metrics.inflight
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since this was last asked, for `add` of the front."""
+        self._told_inflight = self.inflight
+        used_s = cpu_s()
+        more_s, self._told_cpu_s = used_s - self._told_cpu_s, used_s
+        return {
+            "metrics": self._metrics.take(),
+            "sketches": take_sketches(self._sketches),
+            "statistics": self._service.statistics.take(),
+            "cpu_s": more_s,
+        }
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Count what a twin has counted."""
+        self._metrics.add(taken["metrics"])
+        self._sketches.flush()
+        add_sketches(self._sketches, taken["sketches"])
+        self._service.statistics.add(taken["statistics"])
+        self._twins_cpu_s += taken["cpu_s"]
 
     # --- the pages ----------------------------------------------------------------------------------------------------
     async def serve(self) -> None:
@@ -142,6 +183,8 @@ class Instruments:
         yield Family("intermodal_model_info", "gauge", "What is served, and how; always 1.", about)
         yield Family("intermodal_ready", "gauge", "1 when the readiness probe says so.", _one(int(health["ready"])))
         yield Family("intermodal_workers", "gauge", "Copies of the model that can be asked.", _one(executor.workers))
+        processes = _one(1 + len(self.twins))
+        yield Family("intermodal_processes", "gauge", "Processes that answer requests.", processes)
         yield Family("intermodal_queued_requests", "gauge", "Requests that wait for the model.", _one(executor.waiting))
         replaced: list[Sample] = [
             ("", (("reason", reason),), self._replaced[reason]) for reason in REASONS if self._replaced[reason]
@@ -150,7 +193,7 @@ class Instruments:
         yield from chain(self._metrics.families(), self._sketches.families())
         failed = self._sketches.failed
         yield Family("intermodal_sketch_failures", "counter", "Outputs that could not be counted.", _one(failed))
-        yield from process_families(self._metrics.since_s, self._workers)
+        yield from process_families(self._metrics.since_s, self._workers, self.twins, self._twins_cpu_s)
         if self._tracer is not None:
             yield from self._tracer.families()
         if self._options.triton:
@@ -182,6 +225,7 @@ class Instruments:
     def _health_page(self, _: Question) -> Page:
         executor, health = self._service.executor, self._service.health_body()
         document: dict[str, Any] = {**health, "workers": executor.workers, "mode": executor.mode}
+        document["processes"] = 1 + len(self.twins)
         return Page([orjson.dumps(document)], status=200 if health["ready"] else 503)
 
 

@@ -25,6 +25,8 @@ FINE_EDGES_S = tuple(edge for power in range(-4, 2) for step in _STEPS if (edge 
 EDGES_S = tuple(edge for power in range(-5, 2) for step in _STEPS[::4] if (edge := round(step * 10.0**power, 7)) <= 63)
 ROW_EDGES = tuple(float(1 << power) for power in range(13))
 NOT_INFERENCE = "http"
+_NUMBERS = ("rows", "runs", "succeeded", "failed")
+_HISTOGRAMS = ("duration", "queue", "compute", "batch")
 
 
 class Traffic:
@@ -42,6 +44,19 @@ class Traffic:
         self.succeeded = 0
         self.failed = 0
 
+    def take(self) -> dict[str, Any]:
+        """Everything, for `add`."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        found.update({name: getattr(self, name).take() for name in _HISTOGRAMS})
+        return found
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Add what another process has counted."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + taken[name])
+        for name in _HISTOGRAMS:
+            getattr(self, name).add_taken(taken[name])
+
 
 class Metrics:
     """The counters; one for the life of the front."""
@@ -50,6 +65,7 @@ class Metrics:
         self.since_s = now()
         self.instance = os.urandom(8).hex()
         self.inflight = 0
+        self.elsewhere: dict[int, int] = {}  # process id of a twin -> requests that it is answering
         self.requests: dict[tuple[str, int, str], int] = {}  # protocol, status, traffic
         self.by_traffic: dict[str, Traffic] = {"live": Traffic()}
         self._clock = clock
@@ -130,14 +146,32 @@ class Metrics:
             ("", (("traffic", name),), traffic.rows) for name, traffic in sorted(self.by_traffic.items())
         ]
         yield Family("intermodal_rows", "counter", "Rows that the model has answered.", rows)
+        inflight = self.inflight + sum(self.elsewhere.values())
         yield Family(
-            "intermodal_inflight_requests", "gauge", "Requests begun and not yet answered.", [("", (), self.inflight)]
+            "intermodal_inflight_requests", "gauge", "Requests begun and not yet answered.", [("", (), inflight)]
         )
 
     def _histograms(self, field: str) -> Iterator[Sample]:
         for name, traffic in sorted(self.by_traffic.items()):
             histogram: Histogram = getattr(traffic, field)
             yield from histogram.samples((("traffic", name),))
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since this was last asked, for `add` of another process."""
+        requests, self.requests = self.requests, {}
+        by_traffic, self.by_traffic = self.by_traffic, {"live": Traffic()}
+        return {
+            "requests": [[*key, count] for key, count in requests.items()],
+            "by_traffic": {name: traffic.take() for name, traffic in by_traffic.items()},
+        }
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Count what another process has counted."""
+        for protocol, status, traffic, count in taken["requests"]:
+            key = (protocol, status, traffic)
+            self.requests[key] = self.requests.get(key, 0) + count
+        for name, found in taken["by_traffic"].items():
+            self.by_traffic.setdefault(name, Traffic()).add(found)
 
     def as_json(self) -> dict[str, Any]:
         """Requests to the model by traffic: how they ended, how long they took."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from intermodal_server.front.observe.exposition import Family, Sample
 
@@ -23,21 +23,32 @@ def resident_bytes(pid: int | str) -> int | None:
         return None
 
 
-def process_families(since_s: float, workers: Mapping[int, int]) -> Iterator[Family]:
+def cpu_s() -> float:
+    """CPU time of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def process_families(
+    since_s: float, workers: Mapping[int, int], twins: Iterable[int] = (), twins_cpu_s: float = 0.0
+) -> Iterator[Family]:
     """The front as Prometheus names it, and the workers.
 
     Args:
         since_s: when the front began, in seconds since the epoch.
         workers: process ids by number.
+        twins: process ids.
+        twins_cpu_s: what twins have used, dead ones too.
     """
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = usage.ru_utime + usage.ru_stime
-    yield Family("process_cpu_seconds", "counter", "CPU time of the front.", [("", (), cpu_s)])
+    used_s = cpu_s() + twins_cpu_s
+    yield Family("process_cpu_seconds", "counter", "CPU time of the front and its twins.", [("", (), used_s)])
     yield Family("process_start_time_seconds", "gauge", "When the front began.", [("", (), since_s)])
     own = resident_bytes("self")
     if own is None:
         return
-    yield Family("process_resident_memory_bytes", "gauge", "Resident memory of the front.", [("", (), own)])
+    own += sum(resident_bytes(pid) or 0 for pid in twins)
+    text = "Resident memory of the front and its twins."
+    yield Family("process_resident_memory_bytes", "gauge", text, [("", (), own)])
     try:
         descriptors = len(os.listdir("/proc/self/fd"))
     except OSError:

@@ -91,17 +91,24 @@ class Output:
     def __init__(self, datatype: str) -> None:
         self.datatype = datatype
         self.names: dict[Any, str] = {}  # value -> class, of those that are counted by name
+        self.foreign: set[str] = set()  # classes that only twins have met so far
         self.by_traffic: dict[str, Sketch] = {}
 
     def name(self, value: Any) -> str | None:
         """The class of a value; None when it has no place of its own."""
         name = self.names.get(value)
-        if name is None and len(self.names) < MAX_CLASSES:
+        if name is None and (self.foreign or self.has_room):
             name = _class_name(value)
-            if len(name) > MAX_CLASS_CHARS:
+            if len(name) > MAX_CLASS_CHARS or not (name in self.foreign or self.has_room):
                 return None
+            self.foreign.discard(name)
             self.names[value] = name
         return name
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more class can be counted by name."""
+        return len(self.names) + len(self.foreign) < MAX_CLASSES
 
 
 def _class_name(value: Any) -> str:
