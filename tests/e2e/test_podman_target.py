@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support.cli import SHARED_CACHE
-from support.engines import podman_service
+from support.engines import need, podman_service
 from support.gateways import free_port
 from support.load import Load
 from support.served_image import body, golden, predictor, served_image
+from support.ssh import ssh_server
 
 from intermodal import pipeline, rollouts
 from intermodal.deployed import Deployment
@@ -27,6 +28,7 @@ from intermodal.errors import EngineError
 from intermodal.host import Host, read
 from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
 from intermodal.rooms.deploy.rollout import Phase
+from intermodal.rooms.deploy.target import Traffic
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.docker import DockerTarget
 from intermodal.rooms.deploy.targets.machine import Machine
@@ -44,10 +46,15 @@ def host_with(variables: dict[str, str], folder: Path) -> Host:
     return replace(read(), environment={**os.environ, **own})
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+@pytest.fixture(scope="module")
+def service() -> Iterator[dict[str, str]]:
     with podman_service() as running:
-        yield host_with(dict(running.variables), tmp_path)
+        yield dict(running.variables)
+
+
+@pytest.fixture
+def host(service: dict[str, str], tmp_path: Path) -> Host:
+    return host_with(service, tmp_path)
 
 
 def wait(condition: Callable[[], object], what: str) -> None:
@@ -106,7 +113,7 @@ def test_rollout_and_crash_lose_nobody_and_nothing_stays(
         assert (ask(target, 2.0), ask(target, 3.0)) == (["even"], ["odd"])
         with Load(port, f"/v2/models/{MODEL}/infer", users, RATE) as load:
             second = deploy(host, 2)
-            assert dict(second.shares) == {2: 100}
+            assert dict(second.shares)[2] == 100
             one, other = machine.containers(model=MODEL)
             assert {one.labels[bodies.REVISION], other.labels[bodies.REVISION]} == {"2"}
             inspected = machine.inspect(one.id)
@@ -126,6 +133,35 @@ def test_rollout_and_crash_lose_nobody_and_nothing_stays(
     volumes = machine.api.json("GET", "/volumes")["Volumes"] or []
     assert [one["Name"] for one in volumes] == []
     assert not (target._gateway._folder / "daemon").exists()
+
+
+def test_another_machine_with_podman_alone_is_the_same_through_ssh(host: Host, tmp_path: Path) -> None:
+    need("ssh")
+    there = tmp_path / "bin"  # no docker program is found over there
+    there.mkdir()
+    for program in ("sh", "podman"):
+        (there / program).symlink_to(need(program))
+    socket = host.environment["DOCKER_HOST"]
+    with ssh_server({"CONTAINER_HOST": socket, "PATH": str(there)}) as (place, variables):
+        own = {**host.environment, **variables}
+        away = replace(host, environment={name: value for name, value in own.items() if name != "DOCKER_HOST"})
+        store = pipeline.open_store(away)
+        image = str(served_image(store, f"{MODEL}:1", predictor(), serve=QUICK).digest)
+        one = Revision(1, image, image, Settings())
+        target = DockerTarget(f"ssh://{place}", MODEL, Exposure(port=free_port()), store=store, host=away)
+        try:
+            target.prepare(one)
+            assert target._machine.is_podman
+            with target._gateway.lock():  # as a process does that dies in between, and podman after a reboot
+                target._create(one, 0, target._machine.free_address(set()))
+            wait(lambda: target.tend() == "" and target.seen([1])[1].healthy, "a healthy replica")
+            target.set_traffic(Traffic(((1, 100),)))
+            assert ask(target, 2.0) == ["even"]
+        finally:
+            target.down()
+            wait(lambda: target.down() is None and not target._machine.containers(), "nothing to be left")
+            target.down()
+        assert target._machine._subnet() == ""
 
 
 def confined(inspected: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def ssh_server(environment: Mapping[str, str]) -> Iterator[tuple[str, dict[str, 
             port = probe.getsockname()[1]
         shutil.copy(folder / "user.pub", folder / "authorized")
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
-        sent = " ".join(f'"{name}={value}"' for name, value in {**environment, "PATH": os.environ["PATH"]}.items())
+        sent = " ".join(f'"{name}={value}"' for name, value in {"PATH": os.environ["PATH"], **environment}.items())
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
             f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nSetEnv {sent}\nMaxSessions 64\n"

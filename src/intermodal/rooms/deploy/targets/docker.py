@@ -103,9 +103,11 @@ class DockerTarget:
         with self._gateway.lock():
             plan = self._gateway.plan()
             site = replace(plan.site(self.model) or Site(self.model), exposure=in_gateway(self._exposure))
-            site = self._with_replicas(site, self._sweep())
+            containers = self._sweep()
+            problem = self._start_made(containers)
+            site = self._with_replicas(site, containers)
             if site.groups:
-                return self._follow(plan.with_site(site))
+                return self._follow(plan.with_site(site)) or problem
             if plan.site(self.model) is not None:
                 return self._follow(plan.without(self.model))
         return ""
@@ -128,6 +130,16 @@ class DockerTarget:
         for volume in self._volumes() - {bodies.secrets_volume(self.model, number) for number in revisions}:
             self._machine.remove_volume(volume)
         return left
+
+    def _start_made(self, containers: Sequence[Found]) -> str:
+        """Start what was only made: its maker died, or podman has just been through a reboot; what is wrong with it."""
+        try:
+            for one in containers:
+                if one.state == "created" and one.id not in self._ending:
+                    self._machine.start(one.id)
+        except (EngineError, OSError) as error:
+            return str(error)
+        return ""
 
     def _asked_to_end(self, one: Found) -> bool:
         if self._machine.is_podman:
