@@ -11,6 +11,8 @@ Rules, in order:
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,15 @@ class MachineGateway:
         gateway.apply(plan, files, machine.ask, running=found.state == "running")
         if found.state in ("created", "exited"):
             machine.start(found.id)
-        return machine.restarts([found], "the gateway")
+        return self._problem(found)
+
+    def _problem(self, found: Found) -> str:
+        """Why the gateway does not serve; one that answers now does, however often it ended in its life."""
+        if found.state == "running":
+            with suppress(OSError, ValueError, HTTPException):
+                self._machine.ask("/ready")
+                return ""
+        return self._machine.restarts([found], "the gateway")
 
     def _create(self) -> Found:
         machine, image = self._machine, self._image()
