@@ -157,6 +157,17 @@ def test_another_machine_with_podman_alone_is_the_same_through_ssh(host: Host, t
             wait(lambda: target.tend() == "" and target.seen([1])[1].healthy, "a healthy replica")
             target.set_traffic(Traffic(((1, 100),)))
             assert ask(target, 2.0) == ["even"]
+            (found,) = target._machine.containers(model=MODEL)
+            target.set_traffic(Traffic())
+            target.stop(1)
+            lives = [0]
+
+            def gone() -> bool:
+                lives.append(int(target._machine.inspect(found.id).get("RestartCount") or 0))
+                return target.tend() == "" and target.seen([1])[1].containers == 0
+
+            wait(gone, "the replica to end")
+            assert max(lives) == 0, "one that was asked to end is not started again"
         finally:
             target.down()
             wait(lambda: target.down() is None and not target._machine.containers(), "nothing to be left")
