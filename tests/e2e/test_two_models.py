@@ -24,7 +24,9 @@ from support.gateways import free_port
 from intermodal.host import Host, read
 from intermodal.oci.layout import Store
 from intermodal.rooms.deploy.envoy.plan import REVISION_HEADER
+from intermodal.rooms.deploy.revision import Exposure
 from intermodal.rooms.deploy.targets import bodies
+from intermodal.rooms.deploy.targets.docker import DockerTarget
 from intermodal.rooms.deploy.targets.machine import Machine
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
@@ -117,7 +119,8 @@ class Place:
         """The engine, as the target sees it."""
         variables = {**environment(self.home), **self.variables}
         host: Host = replace(read(), environment=variables)
-        return Machine("", store=Store(host.data_dir / "store").open_or_create(), host=host)
+        store = Store(host.data_dir / "store").open_or_create()
+        return DockerTarget("local", OLD, Exposure(port=self.port), store=store, host=host)._machine
 
     def project(self, model: str) -> None:
         """A copy of the example, to be offered on the one gateway."""
