@@ -69,7 +69,7 @@ def deploy(
     image = store.resolve(named)
     metadata = _metadata(_any_of(image, store), store, host, events)
     model = metadata.settings.name
-    wish = _wish(project or _project_here(model, host), overrides)
+    wish = _wish(project, model, overrides)
     wish = with_keys(wish, metadata, host, api_keys=overrides.api_keys or "")
     for notice in wish.notices:
         events.notice(notice)
@@ -354,24 +354,17 @@ def _metadata(revision: Revision, store: Store, host: Host, events: Events) -> M
         return read_metadata(unpacked_layers(store, read_image(store, revision.image), host, events))
 
 
-def _project_here(model: str, host: Host) -> Project | None:
-    """The project of the current folder, when it is that model's."""
-    here = Path("intermodal.toml")
-    if not here.exists() and not Path("pyproject.toml").exists():
-        return None
-    try:
-        project = pipeline.load(Path(), host=host)
-    except InputError:
-        return None
-    return project if project.name == model else None
-
-
-def _wish(project: Project | None, overrides: Overrides) -> Wish:
+def _wish(project: Project | None, model: str, overrides: Overrides) -> Wish:
+    """What is wanted: by the project, or by that of the current folder when it is this model's."""
+    from intermodal.project.load import settings_here
     from intermodal.project.schema import Deploy
 
-    if project is None:
+    if project is not None:
+        return wish_of(project.settings.deploy, project.settings.secrets, overrides, root=project.root)
+    name, settings = settings_here(Path()) or ("", None)
+    if settings is None or name != model:
         return wish_of(Deploy(), {}, overrides)
-    return wish_of(project.settings.deploy, project.settings.secrets, overrides, root=project.root)
+    return wish_of(settings.deploy, settings.secrets, overrides, root=Path().absolute())
 
 
 def _who(what: str, name: str) -> str:

@@ -71,6 +71,22 @@ def load(path: Path, host: Host, *, recording: bool = False) -> Project:
     return _bare(path, host)
 
 
+def settings_here(folder: Path) -> tuple[str, ProjectFile] | None:
+    """The name and the settings of the project in `folder`, whatever of its files is there; None without a project.
+
+    Raises:
+        ProjectError: there is a project file, and it is unreadable or wrong.
+    """
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - as in load
+    file = folder / FILE_NAME
+    if not file.is_file():
+        file = folder / "pyproject.toml"
+        if not _has_table(file):
+            return None
+    settings = parse(file)
+    return (settings.model.name if settings.model else None) or dns_label(folder.resolve().name), settings
+
+
 def _missing(path: Path) -> ProjectError:
     import difflib
 

@@ -9,7 +9,7 @@ from support.machine import machine
 
 from intermodal.errors import ArtifactError, NotBuiltYetError, ProjectError, UnsafePathError
 from intermodal.oci.digest import Digest
-from intermodal.project.load import load
+from intermodal.project.load import load, settings_here
 from intermodal.project.value import Project
 
 
@@ -56,6 +56,24 @@ def test_intermodal_toml_wins_and_says_so(tmp_path: Path) -> None:
     project = read(tmp_path, '[model]\nname = "ours"\n')
     assert project.name == "ours"
     assert "[tool.intermodal] of pyproject.toml is not read" in project.notices[0]
+
+
+def test_settings_without_the_files_that_they_name(tmp_path: Path) -> None:
+    assert settings_here(tmp_path) is None
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    assert settings_here(tmp_path) is None
+    (tmp_path / "pyproject.toml").write_text("[tool.intermodal.deploy]\nport = 9000\n")
+    name, settings = settings_here(tmp_path) or ("", None)
+    assert settings is not None and (name, settings.deploy.port) == (tmp_path.name.replace("_", "-"), 9000)
+    (tmp_path / "intermodal.toml").write_text("[model]\nname = 'a'\nartifact = 'gone.onnx'\n[deploy]\nport = 9001\n")
+    name, settings = settings_here(tmp_path) or ("", None)
+    assert settings is not None and (name, settings.deploy.port) == ("a", 9001)
+
+
+def test_a_wrong_project_file_is_no_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "intermodal.toml").write_text("[deploy]\nprot = 9000\n")
+    with pytest.raises(ProjectError, match="prot"):
+        settings_here(tmp_path)
 
 
 def test_pyproject_without_a_table_named_directly(tmp_path: Path) -> None:
