@@ -184,6 +184,7 @@ def send_load(
     url: str = "",
     deployed: Mapping[str, str] | None = None,
     seconds: float | None = None,
+    api_key: str = "",
     events: Events = SILENT,
 ) -> LoadReport:
     """What came of sending an image's golden inputs at a steady rate, until interrupted or for `seconds`.
@@ -195,17 +196,20 @@ def send_load(
         url: where to send them; "" is where the model is deployed.
         deployed: endpoints by model.
         seconds: how long; None until Ctrl-C.
+        api_key: where the key that requests carry is, env:NAME or file:PATH; "" for none.
         events: told every second.
 
     Raises:
-        InputError: no cases, no address, or the model is not deployed.
+        InputError: no cases, no address, no such key, or the model is not deployed.
     """
     from intermodal.engine.image import read_image, unpacked_layers
     from intermodal.errors import InputError
     from intermodal.oci.folder_once import folders_in_use
     from intermodal.rooms.check.load import Load
     from intermodal.rooms.check.metadata import read_metadata
+    from intermodal.rooms.deploy.secrets import resolve_secrets
 
+    key = resolve_secrets([("api_key", api_key)], host)["api_key"].decode("latin-1").strip() if api_key else ""
     store = pipeline.open_store(host)
     manifest = pipeline.manifest_of(reference, store, host, events)
     with folders_in_use(host.cache_dir):
@@ -219,4 +223,4 @@ def send_load(
                 next=(f"intermodal deploy {reference}", "or name a server: --url http://127.0.0.1:8080"),
             )
     cases = found.golden.cases if found.golden is not None else ()
-    return Load(cases, url, model, rate_per_s=rate_per_s).run(seconds=seconds, events=events)
+    return Load(cases, url, model, rate_per_s=rate_per_s, api_key=key).run(seconds=seconds, events=events)

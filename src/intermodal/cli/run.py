@@ -31,6 +31,7 @@ LOAD = "Instead of serving: send its golden inputs, so many requests a second."
 @click.option("--load", type=click.FloatRange(0, 10000, min_open=True), metavar="RATE", help=LOAD)
 @click.option("--url", metavar="URL", help="With --load: where to; by default where the model is deployed.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="With --load: how long; else until Ctrl-C.")
+@click.option("--api-key", metavar="REFERENCE", help="With --load: the key to send, env:NAME or file:PATH.")
 @click.option("--api-keys", metavar="FILE", help="Whose keys are taken; needed when [serve] api_keys is set.")
 def command(
     session: Session,
@@ -41,6 +42,7 @@ def command(
     load: float | None,
     url: str | None,
     seconds: float | None,
+    api_key: str | None,
     api_keys: str | None,
 ) -> Output:
     """Serve an image or project on this host, in the foreground.
@@ -51,9 +53,9 @@ def command(
     IMAGE is NAME[:TAG], a digest, or a project's path (built when needed; an existing path wins over a name).
     """
     if load is not None:
-        return _load(session, image, load, url or "", seconds)
-    if url is not None or seconds is not None:
-        raise click.UsageError("--url and --seconds go with --load")
+        return _load(session, image, load, url or "", seconds=seconds, api_key=api_key or "")
+    if url is not None or seconds is not None or api_key is not None:
+        raise click.UsageError("--url, --seconds and --api-key go with --load")
     from intermodal import pipeline
 
     keys = ""
@@ -66,7 +68,7 @@ def command(
     return session.output({"exit_code": status}, "", status)
 
 
-def _load(session: Session, image: str, rate_per_s: float, url: str, seconds: float | None) -> Output:
+def _load(session: Session, image: str, rate_per_s: float, url: str, *, seconds: float | None, api_key: str) -> Output:
     from msgspec import to_builtins
 
     from intermodal.beside import send_load
@@ -75,6 +77,13 @@ def _load(session: Session, image: str, rate_per_s: float, url: str, seconds: fl
     host, events = session.host, session.events
     deployed = {} if url else {one.model: one.endpoint for one in status(host=host)}
     report = send_load(
-        image, rate_per_s=rate_per_s, url=url, deployed=deployed, seconds=seconds, host=host, events=events
+        image,
+        rate_per_s=rate_per_s,
+        url=url,
+        deployed=deployed,
+        seconds=seconds,
+        api_key=api_key,
+        host=host,
+        events=events,
     )
     return session.output(to_builtins(report), report.sentence(), 1 if report.lost else 0)

@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     asked = 0
     paths: set[str]
+    keys: set[str | None]
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def server() -> Iterator[Server]:
             self.rfile.read(int(self.headers["Content-Length"]))
             server.asked += 1
             server.paths.add(self.path)
+            server.keys.add(self.headers["X-API-Key"])
             failed = server.asked % 10 == 0
             self.send_response(500 if failed else 200)
             self.send_header("Content-Length", str(len(ANSWER)))
@@ -45,7 +47,7 @@ def server() -> Iterator[Server]:
             pass
 
     server = Server(("127.0.0.1", 0), Handler)
-    server.paths = set()
+    server.paths, server.keys = set(), set()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -74,3 +76,8 @@ def test_nothing_to_send_is_said() -> None:
         Load([], "http://127.0.0.1:1", "m", rate_per_s=1)
     with pytest.raises(InputError, match="no address"):
         Load([CASE], "ftp://x", "m", rate_per_s=1)
+
+
+def test_every_request_carries_the_key(server: Server) -> None:
+    Load([CASE], f"http://127.0.0.1:{server.server_port}", "m", rate_per_s=100, api_key="k1").run(seconds=0.1)
+    assert server.keys == {"k1"}

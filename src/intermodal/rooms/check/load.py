@@ -100,12 +100,22 @@ class Load:
         model: its name.
         rate_per_s: requests a second, above 0.
         host: name to ask for, when the gateway tells models apart by it.
+        api_key: sent with every request; "" for none.
 
     Raises:
         InputError: there are no cases, or `url` is none.
     """
 
-    def __init__(self, cases: Sequence[GoldenCase], url: str, model: str, *, rate_per_s: float, host: str = "") -> None:
+    def __init__(
+        self,
+        cases: Sequence[GoldenCase],
+        url: str,
+        model: str,
+        *,
+        rate_per_s: float,
+        host: str = "",
+        api_key: str = "",
+    ) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"{url!r} is no address to send requests to", next="--url http://127.0.0.1:8080")
@@ -118,7 +128,8 @@ class Load:
         self._make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._address, self._port = parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/v2/models/{quote(model, safe='')}/infer"
-        self._headers = {"Content-Type": "application/json", **({"Host": host} if host else {})}
+        named = {"Host": host, "X-API-Key": api_key}
+        self._headers = {"Content-Type": "application/json", **{name: value for name, value in named.items() if value}}
         self._cases = [(case, _body(case)) for case in cases]
         self._rate_per_s = rate_per_s
         self._stop = threading.Event()
