@@ -161,6 +161,8 @@ def test_a_model_that_hangs_in_a_twin_is_ended_while_others_are_answered(tmp_pat
             there.getresponse()
         wait_for_processes(server)
         assert "twin-2 hangs and is replaced" in messages(server, "supervisor")
+        page = read_metrics(server.watched("/metrics").body.decode(), openmetrics=False)
+        assert page.value("intermodal_worker_replacements_total", reason="hang") == 1
 
 
 def _ask_until_told_to_go(server: Served, replies: list[Any]) -> None:

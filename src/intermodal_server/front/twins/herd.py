@@ -32,8 +32,7 @@ ASK_S = 1.0
 class Known:
     """One twin."""
 
-    def __init__(self, number: int, pid: int, now_s: float) -> None:
-        self.number = number
+    def __init__(self, pid: int, now_s: float) -> None:
         self.pid = pid
         self.given = 0  # connections
         self.taken = 0
@@ -72,9 +71,9 @@ class Herd:
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- who is there -------------------------------------------------------------------------------------------------
-    def came(self, number: int, pid: int, descriptor: int) -> None:
+    def came(self, pid: int, descriptor: int) -> None:
         """The supervisor hands over a twin that can answer."""
-        twin = Known(number, pid, self._now_s())
+        twin = Known(pid, self._now_s())
         twin.channel = Channel(
             socket.socket(fileno=descriptor), lambda message: self._on_message(twin, message), lambda: self._ended(twin)
         )
