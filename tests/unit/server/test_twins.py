@@ -46,7 +46,13 @@ def messages(server: Served, part: str) -> list[str]:
 
 
 def wait_for_processes(server: Served, count: int = 2) -> None:
-    server.wait(lambda: server.watched("/health").json.get("processes") == count, f"{count} processes")
+    def there() -> bool:
+        try:
+            return bool(server.watched("/health").json.get("processes") == count)
+        except (OSError, http.client.HTTPException):  # while a front is being replaced
+            return False
+
+    server.wait(there, f"{count} processes")
 
 
 def ask(connection: http.client.HTTPConnection, value: float = 1) -> int:
