@@ -8,7 +8,7 @@ front -> supervisor    started (it takes connections), beat(reason: why it is no
 supervisor -> front    worker(worker, pid) with a connection, gone(worker, pid, reason), leave(worker, pid: let that one
                        finish), leave (finish and go), adopt with a client's connection, circuit(reason, retry_s),
                        failed(reason), drain
-supervisor -> front    twin(number, pid) with one end of a socket, release(pid: let that twin finish)
+supervisor -> front    twin(pid) with one end of a socket, release(pid: let that twin finish)
 supervisor -> twin     front with the other end
 twin -> supervisor     beat, ready, unfit(reason)
 worker -> supervisor   loaded, failed(reason)

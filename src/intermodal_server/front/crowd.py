@@ -10,7 +10,10 @@ import array
 import fcntl
 import termios
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from intermodal_server.front.limits import MAX_REQUESTS_PER_CONNECTION
 
 if TYPE_CHECKING:
     from intermodal_server.front.protocol import Connection
@@ -29,6 +32,13 @@ def make_room(connections: Iterable[Connection], newest: Connection) -> bool:
     for *_, one in sorted(waiting)[: max(1, len(others) // SHARE)]:
         one.transport.abort()
     return bool(waiting)
+
+
+def send_elsewhere(connections: Iterable[Connection], count: int) -> None:
+    """Have the next answer of so many be their last: their clients come again, and another process may take them."""
+    staying = (one for one in connections if one.requests < MAX_REQUESTS_PER_CONNECTION)
+    for one in islice(staying, max(0, count)):
+        one.requests = MAX_REQUESTS_PER_CONNECTION
 
 
 def has_unread(transport: Any) -> bool:

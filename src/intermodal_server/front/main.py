@@ -219,7 +219,7 @@ class Front:
             if self._execution.worker_gone(pid) or self._herd.gone(pid):
                 self._instruments.worker_gone(pid, str(message["reason"]), str(message["why"]))
         elif kind == "twin" and descriptors:
-            self._herd.came(int(message["number"]), int(message["pid"]), descriptors[0])
+            self._herd.came(int(message["pid"]), descriptors[0])
         elif kind == "release":
             self._herd.release(int(message["pid"]), LEAVE_IDLE_S)
         elif kind == "leave":

@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self.transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._since_s = self._loop.time()  # when what is awaited now began
-        self._requests = 0
+        self.requests = 0
         self._reading = self._writable = True
         self._ended = False  # nothing that arrives matters any more
         self._refusal: Denial = None
@@ -204,8 +204,8 @@ class Connection(asyncio.Protocol):
         if parser.should_upgrade():
             self._framing = framing_of(headers)
         self._progress, self._in_head = True, False
-        self._requests += 1
-        keep_alive = parser.should_keep_alive() and self._requests < limits.MAX_REQUESTS_PER_CONNECTION
+        self.requests += 1
+        keep_alive = parser.should_keep_alive() and self.requests < limits.MAX_REQUESTS_PER_CONNECTION
         request = Incoming(parser.get_method().decode("ascii"), path_of(self._url), headers, keep_alive, self)
         if b"expect" in headers:
             request.expects = headers[b"expect"].lower() == "100-continue"
@@ -364,7 +364,7 @@ class Connection(asyncio.Protocol):
         if self._active is not None and not self._active.answered:
             waits = self._active.waiter is not None and not self._active.whole
             return self._active.due_s() if waits else self._loop.time() + limits.KEEP_ALIVE_S  # the model's time
-        if self._in_head or not self._requests or self._active is not None:
+        if self._in_head or not self.requests or self._active is not None:
             return self._since_s + self._server.slow_header_s
         return self._since_s + limits.KEEP_ALIVE_S
 
@@ -382,7 +382,7 @@ class Connection(asyncio.Protocol):
         elif self._active is not None and not self._active.answered:
             if self._active.too_slow(self._loop.time()):
                 self._arm(self._active.due_s())
-        elif self._in_head or not self._requests:
+        elif self._in_head or not self.requests:
             self._refuse(408, "the request headers came too slowly")
         else:
             self.transport.close()
@@ -390,7 +390,7 @@ class Connection(asyncio.Protocol):
     @property
     def answered(self) -> bool:
         """Whether any request has been answered here."""
-        return self._requests > len(self._waiting) + (self._active is not None and not self._active.answered)
+        return self.requests > len(self._waiting) + (self._active is not None and not self._active.answered)
 
     @property
     def waits_since_s(self) -> float | None:

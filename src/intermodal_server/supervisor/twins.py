@@ -138,7 +138,7 @@ class Twins:
     def _introduce(self, twin: Child) -> None:
         for_front, for_twin = control.pair()
         with for_front, for_twin:
-            if self._tell_front("twin", fd=for_front.fileno(), number=twin.number, pid=twin.pid):
+            if self._tell_front("twin", fd=for_front.fileno(), pid=twin.pid):
                 control.send(twin.control, "front", fd=for_twin.fileno())
 
     def retire(self, twin: Child, reason: str) -> None:
@@ -154,10 +154,9 @@ class Twins:
         """Take note of a dead one; whether the model is to blame: it had answered, and nobody had asked it to go."""
         self._leaving.pop(twin.pid, None)
         blame = twin.up and not twin.leaving
-        if blame:
-            self._tell_front("gone", worker=twin.number, pid=twin.pid, reason=how, why=twin.killed_for)
-        elif twin.up:
-            self._tell_front("gone", worker=twin.number, pid=twin.pid, reason=how, why="memory")
+        if twin.up:
+            why = twin.killed_for if blame else "memory"
+            self._tell_front("gone", worker=twin.number, pid=twin.pid, reason=how, why=why)
         for slot in (*self._slots, *self._former):
             if slot.child is twin:
                 slot.buried(twin, time.monotonic(), answers)
@@ -178,4 +177,4 @@ class Twins:
                 self._nursery.kill(child)
             elif child.up and child.silent_s > self._hang_s:
                 self._log.error(f"{child.name} hangs and is replaced", silent_s=round(child.silent_s, 1))
-                self._nursery.kill(child, "it hung")
+                self._nursery.kill(child, "no answer: it hung")

@@ -6,10 +6,12 @@ twins' numbers to the front's own.
 Rules, in order:
 1. A new connection goes to the process with the fewest open ones; where two have as few, to the front. One that leaves
    or has not been heard for `UNHEARD_S` gets none.
-2. A twin tells how many it has taken and has open; those that are on their way count as open.
-3. Before numbers are shown, every twin that is heard is asked for its own and waited for, `ASK_S` at most. Besides it
+2. When a twin comes, connections that the others have beyond their share end with their next answer (`Connection:
+   close`), so that those of a gateway, which stay for hours, are shared, too.
+3. A twin tells how many it has taken and has open; those that are on their way count as open.
+4. Before numbers are shown, every twin that is heard is asked for its own and waited for, `ASK_S` at most. Besides it
    tells them by itself, so that one that dies takes little with it.
-4. A drain ends when the last twin has said its numbers and gone.
+5. A drain ends when the last twin has said its numbers and gone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from intermodal_server.front.crowd import send_elsewhere
 from intermodal_server.front.health import Health
 from intermodal_server.front.http import HttpServer
 from intermodal_server.front.observe.instruments import Instruments
@@ -32,8 +35,7 @@ ASK_S = 1.0
 class Known:
     """One twin."""
 
-    def __init__(self, number: int, pid: int, now_s: float) -> None:
-        self.number = number
+    def __init__(self, pid: int, now_s: float) -> None:
         self.pid = pid
         self.given = 0  # connections
         self.taken = 0
@@ -72,9 +74,9 @@ class Herd:
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- who is there -------------------------------------------------------------------------------------------------
-    def came(self, number: int, pid: int, descriptor: int) -> None:
+    def came(self, pid: int, descriptor: int) -> None:
         """The supervisor hands over a twin that can answer."""
-        twin = Known(number, pid, self._now_s())
+        twin = Known(pid, self._now_s())
         twin.channel = Channel(
             socket.socket(fileno=descriptor), lambda message: self._on_message(twin, message), lambda: self._ended(twin)
         )
@@ -86,7 +88,17 @@ class Herd:
             self._let_go(twin, self._leave_idle_s)
         else:
             self._server.share(self.give)
+            self._share_anew()
             self._log.info("another process answers, too", pid=pid, processes=1 + len(self._twins))
+
+    def _share_anew(self) -> None:
+        processes = 1 + len(self._twins)
+        total = self._server.load + sum(twin.load for twin in self._twins.values())
+        share = -(-total // processes)
+        send_elsewhere(self._server.connections, self._server.load - share)
+        for twin in self._twins.values():
+            if twin.load > share:
+                twin.channel.send("elsewhere", count=twin.load - share)
 
     def gone(self, pid: int) -> bool:
         """The supervisor has buried it; whether it had come."""

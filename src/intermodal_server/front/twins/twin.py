@@ -18,6 +18,7 @@ from typing import Any
 
 from intermodal_server import contract, control
 from intermodal_server.front import main
+from intermodal_server.front.crowd import send_elsewhere
 from intermodal_server.front.twins.channel import Channel
 from intermodal_server.process import settle
 
@@ -89,6 +90,8 @@ class Twin(main.Front):
             health.draining, health.broken = bool(message["draining"]), str(message["broken"])
             health.retry_s = int(message["retry_s"])
             self._refuse_waiting()
+        elif kind == "elsewhere":
+            send_elsewhere(self._server.connections, int(message["count"]))
         elif kind == "leave":
             self._leave_once(float(message["idle_s"]))
         elif kind == "statistics":
