@@ -192,14 +192,17 @@ class HttpServer:
         would wait, and lose its request when this container ends.
         """
         self.stop_accepting()
+        line: list[socket.socket] = []
         for door in self._doors:
             door.setblocking(False)
             with contextlib.suppress(OSError):  # nobody left in line
-                while True:
-                    await self.adopt(door.accept()[0])
+                for _ in range(2 * BACKLOG):  # without a pause: who is answered meanwhile would stand in line again
+                    line.append(door.accept()[0])
             with contextlib.suppress(OSError):
                 door.shutdown(socket.SHUT_RDWR)
             door.close()
+        for connection in line:
+            self.take(connection)
 
     def close_after_answers(self) -> None:
         """From now on every answer carries `Connection: close`."""

@@ -223,7 +223,7 @@ def test_a_drain_loses_no_request_of_any_process(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(PATIENCE_S)
         assert there.getresponse().status == 200  # the front has waited for it
-        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.wait(PATIENCE_S) == 0, server.log_path.read_text()
         assert {reply for each in replies for reply in each} == {(200, True)}
         assert not server.children("twin") and not server.children("front")
 
