@@ -29,6 +29,7 @@ from intermodal.rooms.deploy.envoy.plan import (
 )
 
 _PREVIOUS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_PICKS = 64  # for one that was not asked yet: a dead replica has the fewest requests, so it is picked again and again
 
 
 def route_name(address: str, port: int) -> str:
@@ -131,7 +132,7 @@ def _action(site: Site, where: dict[str, Any]) -> dict[str, Any]:
             "retry_host_predicate": [
                 {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": _PREVIOUS}}
             ],
-            "host_selection_retry_max_attempts": 5,
+            "host_selection_retry_max_attempts": _PICKS,
             "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.1s"},
         },
     }
