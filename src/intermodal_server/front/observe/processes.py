@@ -1,4 +1,4 @@
-"""Gauges of processes: the front's own, and the memory of each worker.
+"""Gauges of processes: the front's and its twins' own, and the memory of each worker.
 
 Takes process ids, reads `/proc` when a page is made, hands on families. Where there is no `/proc` there are no gauges.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from intermodal_server.front.observe.exposition import Family, Sample
 
@@ -23,6 +23,14 @@ def resident_bytes(pid: int | str) -> int | None:
         return None
 
 
+def open_descriptors(pid: int | str) -> int | None:
+    """Descriptors that a process has open, None when it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return None
+
+
 def cpu_s() -> float:
     """CPU time of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -30,7 +38,7 @@ def cpu_s() -> float:
 
 
 def process_families(
-    since_s: float, workers: Mapping[int, int], twins: Iterable[int] = (), twins_cpu_s: float = 0.0
+    since_s: float, workers: Mapping[int, int], twins: Collection[int] = (), twins_cpu_s: float = 0.0
 ) -> Iterator[Family]:
     """The front as Prometheus names it, and the workers.
 
@@ -49,11 +57,12 @@ def process_families(
     own += sum(resident_bytes(pid) or 0 for pid in twins)
     text = "Resident memory of the front and its twins."
     yield Family("process_resident_memory_bytes", "gauge", text, [("", (), own)])
-    try:
-        descriptors = len(os.listdir("/proc/self/fd"))
-    except OSError:
+    descriptors = open_descriptors("self")
+    if descriptors is None:
         return
-    yield Family("process_open_fds", "gauge", "Open descriptors of the front.", [("", (), descriptors)])
+    descriptors += sum(open_descriptors(pid) or 0 for pid in twins)
+    text = "Open descriptors of the front and its twins."
+    yield Family("process_open_fds", "gauge", text, [("", (), descriptors)])
     samples: list[Sample] = []
     for number, pid in sorted(workers.items()):
         size = resident_bytes(pid)

@@ -7,7 +7,7 @@ make no spans.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from intermodal_server.front.exchange import Exchange
@@ -35,6 +35,8 @@ class Tracer:
         self._exporter = Exporter(settings, log)
         self._clock = clock
         self._now_ns = now_ns
+        self._told = (0, 0)
+        self._elsewhere = (0, 0)  # of twins
 
     def began(self, exchange: Exchange) -> None:
         """A request has come: find its trace. Where the client gives no request id, the trace is in the one we make."""
@@ -70,13 +72,28 @@ class Tracer:
 
     def families(self) -> Iterator[Family]:
         """How many requests' spans were sent and dropped."""
-        counted = (("sent", self._exporter.sent), ("dropped", self._exporter.dropped))
+        sent, dropped = self._exporter.sent + self._elsewhere[0], self._exporter.dropped + self._elsewhere[1]
+        counted = (("sent", sent), ("dropped", dropped))
         yield Family(
             "intermodal_traced_requests",
             "counter",
             "Requests whose spans were sent, or dropped because the queue was full or the collector refused.",
             [("", (("result", result),), count) for result, count in counted],
         )
+
+    @property
+    def changed(self) -> bool:
+        """Whether `take` has something to tell."""
+        return self._told != (self._exporter.sent, self._exporter.dropped)
+
+    def take(self) -> tuple[int, int]:
+        """How many requests' spans were sent and dropped since this was last asked, for `add` of the front."""
+        (sent, dropped), self._told = self._told, (self._exporter.sent, self._exporter.dropped)
+        return self._told[0] - sent, self._told[1] - dropped
+
+    def add(self, taken: Sequence[int]) -> None:
+        """Count what a twin has sent and dropped."""
+        self._elsewhere = (self._elsewhere[0] + taken[0], self._elsewhere[1] + taken[1])
 
     def close(self) -> None:
         """Send what waits; blocks for a moment."""
