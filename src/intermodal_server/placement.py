@@ -51,8 +51,6 @@ def only_one_process(options: Options, settings: contract.ModelSettings) -> str:
     serve = settings.serve
     if serve.grpc and options.grpc_addresses(settings):
         return "gRPC is on"
-    if options.observe.ring:
-        return f"{contract.ENV_RING} keeps the last predictions in one place"
     if serve.rate_per_s or serve.max_concurrent:
         return "limits of rate or concurrency are counted in one place"
     return ""

@@ -133,7 +133,7 @@ class Front:
         self._build()
         self._herd = Herd(self._server, self._instruments, self._health, self._service.own_statistics, self._log)
         self._service.statistics_of_all = self._herd.statistics
-        self._instruments.before_pages = self._herd.gather
+        self._instruments.before_page = self._herd.before_page
         self._grpc = make_grpc(self._options, self._settings, self._app, self._log)
         self._spawn(self._beat())
         self._spawn(self._instruments.serve())
@@ -144,8 +144,8 @@ class Front:
         self._spawn(self._say_started())
         await self._server.serve(sockets=listeners)
         await self._grpc.finished()
-        await self._herd.finished()
-        await self._instruments.finish()
+        await asyncio.gather(self._herd.finished(), self._instruments.flush())
+        self._instruments.close()
         for task in self._tasks:
             task.cancel()
 

@@ -45,10 +45,12 @@ def test_messages_of_any_length_and_connections_arrive_in_order() -> None:
         assert right.recv(5) == b"hello"
         right.close()
         came[1].close()
+        sender.send("with bytes", text.encode() + b"\n{}\n", number=1)
         sender.send("last")
         await until(lambda: sender.idle)
         sender.close()
         await until(lambda: ends)
+        assert came[-2] == {"kind": "with bytes", "number": 1, "rest": text.encode() + b"\n{}\n"}
         assert came[-1] == {"kind": "last"}  # what was said before the end is heard
         assert ends == ["receiver"]
         assert not receiver.open and not receiver.give(right)

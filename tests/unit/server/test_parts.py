@@ -51,7 +51,7 @@ def test_wrong_option_names_variable_and_value(name: str, value: str) -> None:
     [
         ({}, 1, 1), ({}, 2, 2), ({}, 16, 4), ({"PROCESSES": "auto"}, 3, 3), ({"PROCESSES": "6"}, 2, 6),
         ({"PROCESSES": "1"}, 4, 1), ({"MODE": "thread"}, 4, 1), ({"MODE": "inline"}, 4, 4), ({"WORKERS": "2"}, 4, 1),
-        ({"RING": "10"}, 4, 1), ({"RATE_PER_S": "5"}, 4, 1), ({"MAX_CONCURRENT": "5"}, 4, 1),
+        ({"RING": "10"}, 4, 4), ({"RATE_PER_S": "5"}, 4, 1), ({"MAX_CONCURRENT": "5"}, 4, 1),
     ],
 )  # fmt: skip
 def test_as_many_processes_as_cores_unless_something_is_counted_in_one_place(

@@ -14,19 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.collector import collect
 from support.exposed import read_metrics
-from support.serving import PATIENCE_S, Served, echo_settings, infer_body, serve, write_root
+from support.processes import ask, connected, messages, wait_for_processes, who_root
+from support.serving import PATIENCE_S, Served, infer_body, serve
 
-WHO = """
-import os, time
-class Model:
-    def predict(self, x):
-        if x[0] == 666: os._exit(9)
-        if x[0] == 555: time.sleep(600)
-        if x[0] == 5: time.sleep(0.005)
-        if x[0] == 777: time.sleep(4)
-        return {"y": [float(os.getpid())] * len(x)}
-"""
 ALONE = """
 import os
 class Model:
@@ -35,43 +27,6 @@ class Model:
     def predict(self, x):
         return {{"y": x}}
 """
-
-
-def who_root(tmp_path: Path, code: str = WHO) -> Path:
-    return write_root(tmp_path, echo_settings(predictor="who:Model"), app={"who.py": code})
-
-
-def messages(server: Served, part: str) -> list[str]:
-    return [line["message"] for line in server.log() if line["part"] == part]
-
-
-def wait_for_processes(server: Served, count: int = 2) -> None:
-    def there() -> bool:
-        try:
-            return bool(server.watched("/health").json.get("processes") == count)
-        except (OSError, http.client.HTTPException):  # while a front is being replaced
-            return False
-
-    server.wait(there, f"{count} processes")
-
-
-def ask(connection: http.client.HTTPConnection, value: float = 1) -> int:
-    """The process that answered."""
-    connection.request("POST", "/v2/models/echo/infer", json.dumps(infer_body([value])))
-    answer = connection.getresponse()
-    document = json.loads(answer.read())
-    assert answer.status == 200, document
-    return int(document["outputs"][0]["data"][0])
-
-
-def connected(server: Served, stack: ExitStack, pid: int) -> http.client.HTTPConnection:
-    """A connection that this process serves."""
-    for _ in range(100):
-        connection = server.connection()
-        stack.callback(connection.close)
-        if ask(connection) == pid:
-            return connection
-    raise AssertionError(f"no connection went to {pid}")
 
 
 def answered(server: Served) -> float:
@@ -106,6 +61,34 @@ def test_connections_are_shared_and_every_request_is_counted_once(tmp_path: Path
             connection.close()
         server.wait(lambda: open_sockets(front) + open_sockets(twin) < 40, "their ends")
         assert server.stop() == 0
+
+
+def test_spans_and_descriptors_of_all_processes_are_counted(tmp_path: Path) -> None:
+    with collect() as collector:
+        traces = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "20",
+        }
+        with serve(who_root(tmp_path), mode="inline", processes=2, exact=traces) as server, ExitStack() as stack:
+            wait_for_processes(server)
+            pids = server.children("front") + server.children("twin")
+            asked = []
+            for pid in pids:
+                connection = connected(server, stack, pid)
+                asked += [ask(connection) for _ in range(5)]
+            assert len(set(asked)) == 2
+
+            def sent() -> bool:
+                text = server.watched("/metrics").body.decode()
+                counted = read_metrics(text).value("intermodal_traced_requests_total", result="sent")
+                return counted == answered(server) >= 10
+
+            server.wait(sent, "all spans to be counted")
+            page = read_metrics(server.watched("/metrics").body.decode())
+            descriptors = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+            assert min(descriptors) > 4
+            assert abs(page.value("process_open_fds") - sum(descriptors)) <= 3  # of the page itself and its connection
+            assert server.stop() == 0
 
 
 def test_clients_who_were_there_before_the_twin_are_shared_when_it_comes(tmp_path: Path) -> None:
@@ -245,7 +228,6 @@ def test_a_twin_that_cannot_load_is_done_without(tmp_path: Path) -> None:
     ("variables", "word"),
     [
         ({"memory_bytes": 36 << 20}, "memory does not allow more processes"),
-        ({"ring": 5}, "one process answers all requests"),
         ({"rate_per_s": 1000}, "one process answers all requests"),
         ({"workers": 2}, "one process answers all requests"),
         ({"mode": "thread"}, "one process answers all requests"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -23,10 +23,10 @@ from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.observe.access import AccessLog
 from intermodal_server.front.observe.exposition import OPENMETRICS_TYPE, TEXT_TYPE, Family, Sample, render
 from intermodal_server.front.observe.listener import Listener, Page, Pages, Question
-from intermodal_server.front.observe.merge import add_sketches, take_sketches
+from intermodal_server.front.observe.merge import add_sketches, pack_entries, take_sketches
 from intermodal_server.front.observe.metrics import FINE_EDGES_S, Metrics, triton_families
 from intermodal_server.front.observe.processes import cpu_s, process_families
-from intermodal_server.front.observe.ring import DEFAULT_LIMIT, Ring
+from intermodal_server.front.observe.ring import DEFAULT_LIMIT, Entry, Ring
 from intermodal_server.front.observe.sketches import MAX_CLASSES, Sketches
 from intermodal_server.front.service import Service
 from intermodal_server.log import Log
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from intermodal_server.front.observe.trace.tracer import Tracer
 
 SKETCHES_FORMAT = 1
+PREDICTIONS = "/predictions"
+PIECE_ENTRIES = 100  # of the ring, handed on at once
+PIECE_BYTES = 256 << 10
 REASONS = ("crash", "exit", "hang", "memory", "other")
 
 
@@ -56,15 +59,15 @@ class Instruments:
         self._workers: dict[int, int] = {}
         self._replaced: Counter[str] = Counter()
         self.twins = self._metrics.elsewhere
-        self.before_pages: Callable[[], Awaitable[None]] | None = None  # where several processes answer
+        self.before_page: Callable[[str], Awaitable[None]] | None = None  # where several processes answer
         self._twins_cpu_s = 0.0
         self._told_cpu_s = 0.0
         self._told_inflight = 0
         self._listener = Listener(self._pages(), log, self._gather)
 
-    async def _gather(self) -> None:
-        if self.before_pages is not None:
-            await self.before_pages()
+    async def _gather(self, path: str) -> None:
+        if self.before_page is not None:
+            await self.before_page(path)
 
     # --- what the application calls -----------------------------------------------------------------------------------
     def began(self, exchange: Exchange) -> None:
@@ -98,7 +101,9 @@ class Instruments:
     @property
     def changed(self) -> bool:
         """Whether `take` has something to tell."""
-        return bool(self._metrics.requests) or self.inflight != self._told_inflight
+        if self._metrics.requests or self.inflight != self._told_inflight:
+            return True
+        return self._tracer is not None and self._tracer.changed
 
     @property
     def inflight(self) -> int:
@@ -115,6 +120,7 @@ class Instruments:
             "sketches": take_sketches(self._sketches),
             "statistics": self._service.statistics.take(),
             "cpu_s": more_s,
+            "traced": (0, 0) if self._tracer is None else self._tracer.take(),
         }
 
     def add(self, taken: Mapping[str, Any]) -> None:
@@ -124,6 +130,29 @@ class Instruments:
         add_sketches(self._sketches, taken["sketches"])
         self._service.statistics.add(taken["statistics"])
         self._twins_cpu_s += taken["cpu_s"]
+        if self._tracer is not None:
+            self._tracer.add(taken["traced"])
+
+    def divide_ring(self, parts: int) -> None:
+        """Keep predictions in that part of the memory for them."""
+        if self._ring is not None:
+            self._ring.divide(parts)
+
+    @property
+    def predictions(self) -> int:
+        """How many the ring of a twin has to hand on."""
+        return 0 if self._ring is None else self._ring.waiting
+
+    def take_predictions(self, most: int) -> tuple[int, bytes]:
+        """How many of the oldest that the ring has to hand on, `most` or fewer, and these for `add_predictions`."""
+        assert self._ring is not None
+        lost, entries = self._ring.take(min(most, PIECE_ENTRIES), PIECE_BYTES)
+        return len(entries), pack_entries(lost, entries)
+
+    def add_predictions(self, lost: int, entries: Sequence[Entry]) -> None:
+        """Keep what twins have kept, and count what they have lost."""
+        if self._ring is not None:
+            self._ring.add(lost, entries)
 
     # --- the pages ----------------------------------------------------------------------------------------------------
     async def serve(self) -> None:
@@ -139,9 +168,8 @@ class Instruments:
         """Stop offering the pages."""
         self._listener.close()
 
-    async def finish(self) -> None:
-        """The last word: no more pages, and what waits to be sent is sent."""
-        self.close()
+    async def flush(self) -> None:
+        """The last word, when no request will come: what waits to be sent is sent."""
         if self._tracer is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._tracer.close)
 
@@ -167,7 +195,7 @@ class Instruments:
 
     def _pages(self) -> Pages:
         pages = {"/metrics": self._metrics_page, "/sketches": self._sketches_page, "/health": self._health_page}
-        return {**pages, "/predictions": self._predictions_page} if self._ring is not None else pages
+        return {**pages, PREDICTIONS: self._predictions_page} if self._ring is not None else pages
 
     def _metrics_page(self, question: Question) -> Page:
         openmetrics = "application/openmetrics-text" in question.accept

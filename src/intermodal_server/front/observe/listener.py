@@ -66,7 +66,7 @@ class Listener:
 
     pages: Pages
     log: Log
-    before: Callable[[], Awaitable[None]]  # awaited before each page
+    before: Callable[[str], Awaitable[None]]  # awaited before each page, told its path
     _servers: list[asyncio.AbstractServer] = field(default_factory=list)
     _connections: dict[asyncio.StreamWriter, None] = field(default_factory=dict)  # oldest first
     _turn: Optional[asyncio.Lock] = None
@@ -154,7 +154,7 @@ class Listener:
             if self._turn is None:
                 self._turn = asyncio.Lock()
             async with self._turn:
-                await self.before()
+                await self.before(head.path)
                 answer = page(head.question)
                 pieces = await _made(iter(answer.pieces))
             await _send(writer, answer.status, answer.content_type, pieces, head.keep, empty=head.method == "HEAD")

@@ -1,12 +1,16 @@
 """The last predictions with their request ids, so that two revisions can be compared on the same requests.
 
 Takes the outputs of answered requests, hands on what came after a number. Off unless `INTERMODAL_RING` says how many.
+A twin hands its entries on to the front, whose ring alone is read.
 
 Rules, in order:
-1. At most so many entries, and at most `MAX_BYTES` of their tensors; the oldest go first.
+1. At most so many entries, and at most `MAX_BYTES` of their tensors, in all processes together; the oldest go first.
 2. An entry above `MAX_ENTRY_BYTES` is kept without its tensors.
 3. Inputs are kept only when `INTERMODAL_RING_INPUTS` asks for them.
-4. Numbers rise by one and begin anew with the process; `instance` tells one process from the next.
+4. Entries wait in order of time, and get their numbers when the ring is read, once the twins have handed on theirs.
+   What comes too late for that gets later ones. So whoever goes on from a number misses nothing and sees nothing twice.
+5. Numbers rise by one and begin anew with the process; `instance` tells one process from the next. What is lost has
+   numbers, too, so that a reader sees how many.
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ import base64
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from itertools import islice
+from typing import Any, Callable, NamedTuple, Optional
 
 import orjson
 
@@ -32,11 +36,9 @@ MAX_LIMIT = 1000
 Tensors = Optional[tuple[Tensor, ...]]
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One answered request."""
 
-    number: int
     request_id: str
     traffic: str
     time_s: float
@@ -46,26 +48,37 @@ class Entry:
 
 
 class Ring:
-    """The entries; one for the life of the front."""
+    """The entries; one for the life of the process."""
 
     def __init__(self, most: int, *, inputs: bool, now: Callable[[], float] = time.time) -> None:
         self._most = most
         self._with_inputs = inputs
         self._now = now
-        self._entries: deque[Entry] = deque()
+        self._max_bytes = MAX_BYTES
+        self._numbered: deque[Entry] = deque()  # the last of them has the number `_last`
+        self._waiting: deque[Entry] = deque()
+        self._lost = 0  # before they had numbers
         self._bytes = 0
         self._last = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many entries have no number yet."""
+        return len(self._waiting)
+
+    def divide(self, parts: int) -> None:
+        """Keep to that part of the bytes, but for one entry: others keep the rest."""
+        self._max_bytes = max(MAX_BYTES // parts, MAX_ENTRY_BYTES)
+        self._trim()
 
     def ended(self, exchange: Exchange, status: int) -> None:
         """A request is over: keep what the model said."""
         if not exchange.outputs or status >= 400:
             return
         inputs = exchange.inputs if self._with_inputs else None
-        size = sum(len(tensor.data) for tensor in (*exchange.outputs, *(inputs or ())))
+        size = sum([len(tensor.data) for tensor in (*exchange.outputs, *(inputs or ()))])
         kept = size <= MAX_ENTRY_BYTES
-        self._last += 1
         entry = Entry(
-            self._last,
             exchange.request_id,
             exchange.traffic,
             self._now(),
@@ -73,30 +86,82 @@ class Ring:
             _own(exchange.outputs) if kept else None,
             _own(inputs) if kept and inputs else None,
         )
-        self._entries.append(entry)
+        self._waiting.append(entry)
         self._bytes += entry.size_bytes
-        while len(self._entries) > self._most or self._bytes > MAX_BYTES:
-            self._bytes -= self._entries.popleft().size_bytes
+        self._trim()
 
+    def _trim(self) -> None:
+        while len(self._numbered) + len(self._waiting) > self._most or self._bytes > self._max_bytes:
+            if self._numbered:
+                gone = self._numbered.popleft()
+            else:
+                gone = self._waiting.popleft()
+                self._lost += 1
+            self._bytes -= gone.size_bytes
+
+    # --- several processes --------------------------------------------------------------------------------------------
+    def take(self, most: int, most_bytes: int) -> tuple[int, list[Entry]]:
+        """What waits, oldest first, for `add` of the front; it is kept here no more.
+
+        Args:
+            most: entries.
+            most_bytes: of their tensors; one entry may have more.
+
+        Returns:
+            How many were lost since this was last asked, and the entries.
+        """
+        lost, self._lost = self._lost, 0
+        taken: list[Entry] = []
+        size = 0
+        while self._waiting and len(taken) < most:
+            size += self._waiting[0].size_bytes
+            if size > most_bytes and taken:
+                break
+            taken.append(self._waiting.popleft())
+            self._bytes -= taken[-1].size_bytes
+        return lost, taken
+
+    def add(self, lost: int, entries: Sequence[Entry]) -> None:
+        """Keep what a twin has kept."""
+        self._lost += lost
+        self._bytes += sum(entry.size_bytes for entry in entries)
+        self._waiting = deque(sorted((*self._waiting, *entries), key=_time_s))
+        self._trim()
+
+    def _number(self) -> None:
+        if self._lost:  # what has numbers is older, and there can be no gap behind it
+            self._bytes -= sum(entry.size_bytes for entry in self._numbered)
+            self._numbered.clear()
+        self._last += self._lost + len(self._waiting)
+        self._lost = 0
+        self._numbered += self._waiting
+        self._waiting.clear()
+
+    # --- the page -----------------------------------------------------------------------------------------------------
     def page(self, instance: str, after: int, limit: int) -> Iterator[bytes]:
         """JSON of at most `limit` entries whose numbers are above `after`, oldest first, in pieces.
 
         `next` is what to ask for `after` the next time; entries between `after` and `first` were lost to newer ones.
         """
-        entries = list(self._entries)
-        first = entries[0].number if entries else self._last + 1
+        self._number()
+        first = self._last - len(self._numbered) + 1
         start = max(0, after + 1 - first)
-        chosen = entries[start : start + max(0, min(limit, MAX_LIMIT))]
-        total, last, separator = 0, max(after, first - 1) if chosen else after, b""
+        chosen = list(islice(self._numbered, start, start + max(0, min(limit, MAX_LIMIT))))
+        total, number, separator = 0, max(after, first - 1) if chosen else after, b""
         head = {"format": 1, "instance": instance, "first": first, "last": self._last}
         yield orjson.dumps(head)[:-1] + b',"predictions":['
         for entry in chosen:
             total += entry.size_bytes
             if total > MAX_ANSWER_BYTES and separator:
                 break
-            yield separator + orjson.dumps(_document(entry))
-            last, separator = entry.number, b","
-        yield b'],"next":%d}' % last
+            number += 1
+            yield separator + orjson.dumps(_document(number, entry))
+            separator = b","
+        yield b'],"next":%d}' % number
+
+
+def _time_s(entry: Entry) -> float:
+    return entry.time_s
 
 
 def _own(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -104,9 +169,9 @@ def _own(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(t if isinstance(t.data, bytes) else t._replace(data=bytes(t.data)) for t in tensors)
 
 
-def _document(entry: Entry) -> dict[str, Any]:
+def _document(number: int, entry: Entry) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "number": entry.number,
+        "number": number,
         "request_id": entry.request_id,
         "traffic": entry.traffic,
         "time_s": round(entry.time_s, 6),

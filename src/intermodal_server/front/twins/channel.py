@@ -4,8 +4,10 @@ Takes one end of sequenced packets, hands on messages; an end that closes is tol
 what it is and up to `PIECE_BYTES` of it.
 
 Rules, in order:
-1. Messages are JSON and of any length: cut into pieces, sent as fast as the other side reads, kept until then.
+1. A message is a line of JSON, and bytes behind it, if there are any: `rest`. It has any length: cut into pieces, sent
+   as fast as the other side reads, kept until then.
 2. A connection is given only at once: where the other side does not read, the giver keeps it.
+3. After `PACKETS_AT_ONCE` other work of the event loop has its turn.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections import deque
 from typing import Any, Callable
 
 PIECE_BYTES = 32 << 10
+PACKETS_AT_ONCE = 16
 _MORE, _LAST, _CONNECTION = b"+", b".", b"c"
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -55,11 +58,13 @@ class Channel:
         """Whether everything has been sent."""
         return not self._waiting
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, rest: bytes = b"", **fields: Any) -> None:
         """Send a message as soon as it can be sent; nothing after the end."""
         if not self.open:
             return
         data = json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode()
+        if rest:
+            data += b"\n" + rest
         for start in range(0, len(data), PIECE_BYTES):
             mark = _MORE if start + PIECE_BYTES < len(data) else _LAST
             self._waiting.append(mark + data[start : start + PIECE_BYTES])
@@ -108,7 +113,9 @@ class Channel:
             self._loop.remove_writer(self._end.fileno())
 
     def _read(self) -> None:
-        while self.open:
+        for _ in range(PACKETS_AT_ONCE):
+            if not self.open:
+                return
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._end, PIECE_BYTES + 1, 1, _CLOSE_ON_EXEC)
             except (BlockingIOError, InterruptedError):
@@ -125,5 +132,6 @@ class Channel:
                 continue
             self._parts.append(data[1:])
             if mark == _LAST:
-                whole, self._parts = b"".join(self._parts), []
-                self._on_message(json.loads(whole))
+                line, _, rest = b"".join(self._parts).partition(b"\n")
+                self._parts = []
+                self._on_message({**json.loads(line), "rest": rest} if rest else json.loads(line))

@@ -1,7 +1,7 @@
 """The twins as the front sees them: who gets which connection, what they have counted, their end.
 
 Takes one end of a socket for each twin from the supervisor, hands on whether a new connection was given away; adds the
-twins' numbers to the front's own.
+twins' numbers to the front's own, and their predictions to its ring.
 
 Rules, in order:
 1. A new connection goes to the process with the fewest open ones; where two have as few, to the front. One that leaves
@@ -11,7 +11,9 @@ Rules, in order:
 3. A twin tells how many it has taken and has open; those that are on their way count as open.
 4. Before numbers are shown, every twin that is heard is asked for its own and waited for, `ASK_S` at most. Besides it
    tells them by itself, so that one that dies takes little with it.
-5. A drain ends when the last twin has said its numbers and gone.
+5. Before the ring is read, every twin that is heard is asked for its predictions, and waited for as long. They come in
+   pieces, and are kept when all of them are there, be that later.
+6. A drain ends when the last twin has said its numbers and gone.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from typing import Any, Callable
 from intermodal_server.front.crowd import send_elsewhere
 from intermodal_server.front.health import Health
 from intermodal_server.front.http import HttpServer
-from intermodal_server.front.observe.instruments import Instruments
+from intermodal_server.front.observe.instruments import PREDICTIONS, Instruments
+from intermodal_server.front.observe.merge import unpack_entries
+from intermodal_server.front.observe.ring import Entry
 from intermodal_server.front.twins.channel import Channel
 from intermodal_server.log import Log
 
@@ -41,6 +45,8 @@ class Known:
         self.taken = 0
         self.open = 0
         self.heard_s = now_s
+        self.lost = 0  # predictions that it could not keep
+        self.predictions: list[Entry] = []  # more of them are coming
         self.leaving = False
         self.asked: dict[int, asyncio.Future[None]] = {}
         self.channel: Channel
@@ -82,7 +88,7 @@ class Herd:
         )
         self._twins[pid] = twin
         self._instruments.twins[pid] = 0
-        self._server.divide(1 + len(self._twins))
+        self._divide()
         self.tell_health()
         if self._leave_idle_s is not None:
             self._let_go(twin, self._leave_idle_s)
@@ -110,9 +116,14 @@ class Herd:
         self._twins.pop(twin.pid, None)
         self._gone.add(twin.pid)
         self._instruments.twins.pop(twin.pid, None)
-        self._server.divide(1 + len(self._twins))
+        self._keep_predictions(twin)
+        self._divide()
         for future in twin.asked.values():
             _done(future)
+
+    def _divide(self) -> None:
+        self._server.divide(1 + len(self._twins))
+        self._instruments.divide_ring(2 if self._twins else 1)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -143,6 +154,14 @@ class Herd:
             self._instruments.twins[twin.pid] = int(message["inflight"])
             self._instruments.add(message["numbers"])
             _done(twin.asked.pop(int(message["ticket"]), None))
+        elif kind == "predictions":
+            if "rest" in message:
+                lost, predictions = unpack_entries(message["rest"])
+                twin.lost += lost
+                twin.predictions += predictions
+            else:
+                self._keep_predictions(twin)
+                _done(twin.asked.pop(int(message["ticket"]), None))
         elif kind == "statistics":
             task = asyncio.get_running_loop().create_task(self._tell_statistics(twin, int(message["ticket"])))
             self._tasks.add(task)
@@ -152,15 +171,27 @@ class Herd:
         await self.gather()
         twin.channel.send("statistics", ticket=ticket, document=self._statistics())
 
+    def _keep_predictions(self, twin: Known) -> None:
+        if twin.lost or twin.predictions:
+            self._instruments.add_predictions(twin.lost, twin.predictions)
+            twin.lost, twin.predictions = 0, []
+
+    async def before_page(self, path: str) -> None:
+        """Return when every twin that is heard has told what the page at this path shows."""
+        await self._ask("predictions" if path == PREDICTIONS else "numbers")
+
     async def gather(self) -> None:
         """Return when every twin that is heard has told its numbers of now."""
+        await self._ask("numbers")
+
+    async def _ask(self, what: str) -> None:
         if not self._twins:
             return
         self._ticket += 1
         futures = []
         for twin in self._heard():
             future = twin.asked[self._ticket] = asyncio.get_running_loop().create_future()
-            twin.channel.send("tell", ticket=self._ticket)
+            twin.channel.send("tell", what=what, ticket=self._ticket)
             futures.append(future)
         if futures:
             await asyncio.wait(futures, timeout=ASK_S)
@@ -174,7 +205,7 @@ class Herd:
     def tell_health(self) -> None:
         """Have them refuse and report what the front does."""
         health = self._health
-        about = {"draining": health.draining, "broken": health.broken, "retry_s": health.retry_s}
+        about: dict[str, Any] = {"draining": health.draining, "broken": health.broken, "retry_s": health.retry_s}
         for twin in self._twins.values():
             twin.channel.send("health", phase=health.phase, detail=health.detail, **about)
 

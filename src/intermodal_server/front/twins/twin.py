@@ -1,12 +1,13 @@
 """A twin: the front once more, without listening sockets, ports and gRPC; its connections come from the front.
 
-Takes what the front takes but for the listeners, hands its numbers to the front. The front is told over the socket that
-the supervisor gives to both once the twin has loaded the model and compared golden cases.
+Takes what the front takes but for the listeners, hands its numbers and predictions to the front. The front is told over
+the socket that the supervisor gives to both once the twin has loaded the model and compared golden cases.
 
 Rules, in order:
 1. What the probes say here is what they say at the front.
 2. Numbers are told every `TELL_S` when there are any, when the front asks, and once more at the end.
-3. `leave`, and an end of the front: every answer is the last of its connection; clients that say nothing have
+3. Predictions are handed on when the front asks, and at the end, in pieces: requests are answered in between.
+4. `leave`, and an end of the front: every answer is the last of its connection; clients that say nothing have
    `idle_s`; then the end.
 """
 
@@ -24,7 +25,7 @@ from intermodal_server.process import settle
 
 TELL_S = 0.25
 LOAD_S = 0.005  # changes within this time are told together
-LAST_WORDS_S = 2.0
+SAID_S = 2.0
 STATISTICS_S = 2.0
 
 
@@ -48,12 +49,12 @@ class Twin(main.Front):
         self._leaving = False
         self._service.statistics_of_all = self._statistics
         self._server.divide(self._processes)
+        self._instruments.divide_ring(2 * max(1, self._processes - 1))  # the front has the other half
         self._server.on_change = self._tell_load_soon
         self._spawn(self._beat())
         self._spawn(self._start())
         await self._server.serve(sockets=[])
         await self._last_words()
-        await self._instruments.finish()
         for task in self._tasks:
             task.cancel()
 
@@ -82,7 +83,9 @@ class Twin(main.Front):
 
     def _on_front(self, message: dict[str, Any]) -> None:
         kind = message.get("kind")
-        if kind == "tell":
+        if kind == "tell" and message["what"] == "predictions":
+            self._spawn(self._tell_predictions(int(message["ticket"])))
+        elif kind == "tell":
             self._tell_numbers(int(message["ticket"]))
         elif kind == "health":
             health = self._health
@@ -131,15 +134,35 @@ class Twin(main.Front):
             numbers = self._instruments.take()
             self._channel.send("numbers", ticket=ticket, inflight=self._instruments.inflight, numbers=numbers)
 
-    async def _last_words(self) -> None:
+    async def _tell_predictions(self, ticket: int) -> None:
         channel = self._channel
         if channel is None:
             return
-        self._tell_numbers(0)
-        end_s = asyncio.get_running_loop().time() + LAST_WORDS_S
+        left = self._instruments.predictions  # those that come meanwhile are for the next time
+        while left > 0 and channel.open:
+            count, packed = self._instruments.take_predictions(left)
+            channel.send("predictions", packed)
+            left = left - count if count else 0
+            if not await self._said(channel):
+                break
+        channel.send("predictions", ticket=ticket)
+
+    async def _said(self, channel: Channel) -> bool:
+        """Whether the front has taken everything that was said, within `SAID_S`."""
+        await asyncio.sleep(0)
+        end_s = asyncio.get_running_loop().time() + SAID_S
         while not channel.idle and asyncio.get_running_loop().time() < end_s:
-            await asyncio.sleep(0.01)
-        channel.close()
+            await asyncio.sleep(0.001)
+        return channel.idle
+
+    async def _last_words(self) -> None:
+        self._tell_numbers(0)
+        await self._tell_predictions(0)
+        await self._instruments.flush()
+        self._tell_numbers(0)  # the spans that were sent
+        if self._channel is not None:
+            await self._said(self._channel)
+            self._channel.close()
 
     async def _statistics(self) -> dict[str, Any]:
         """Those of all processes, from the front; our own when it does not say."""
