@@ -32,6 +32,8 @@ MAX_ENTRY_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 4 << 20
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+PIECE_ENTRIES = 32  # of a page, unless they are large
+PIECE_BYTES = 64 << 10
 
 Tensors = Optional[tuple[Tensor, ...]]
 
@@ -150,14 +152,18 @@ class Ring:
         total, number, separator = 0, max(after, first - 1) if chosen else after, b""
         head = {"format": 1, "instance": instance, "first": first, "last": self._last}
         yield orjson.dumps(head)[:-1] + b',"predictions":['
+        piece: list[bytes] = []
         for entry in chosen:
             total += entry.size_bytes
             if total > MAX_ANSWER_BYTES and separator:
                 break
             number += 1
-            yield separator + orjson.dumps(_document(number, entry))
+            piece.append(separator + orjson.dumps(_document(number, entry)))
             separator = b","
-        yield b'],"next":%d}' % number
+            if len(piece) == PIECE_ENTRIES or entry.size_bytes * PIECE_ENTRIES > PIECE_BYTES:
+                yield b"".join(piece)
+                piece = []
+        yield b"".join(piece) + b'],"next":%d}' % number
 
 
 def _time_s(entry: Entry) -> float:
@@ -166,7 +172,9 @@ def _time_s(entry: Entry) -> float:
 
 def _own(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Copies of views, so that no larger buffer is kept for their sake."""
-    return tuple(t if isinstance(t.data, bytes) else t._replace(data=bytes(t.data)) for t in tensors)
+    return tuple(
+        [t if isinstance(t.data, bytes) else Tensor(t.name, t.datatype, t.shape, bytes(t.data)) for t in tensors]
+    )
 
 
 def _document(number: int, entry: Entry) -> dict[str, Any]:
