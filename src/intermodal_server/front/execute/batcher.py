@@ -151,9 +151,8 @@ class Batcher:
         self.decision = decision
         self._batching = decision.max_batch_rows > 1
         self._row_model = self._batching or self._settings.call in ("array", "columns")
-        self._policy.limits = Limits(
-            decision.max_batch_rows, MAX_BATCH_BYTES, window_share=0.0 if self._each_turn else Limits.window_share
-        )
+        fixed_s = 0.0 if self._each_turn else decision.fixed_s
+        self._policy.limits = Limits(decision.max_batch_rows, MAX_BATCH_BYTES, fixed_s)
 
     async def wait_for_workers(self, count: int) -> None:
         """Return once `count` copies of the model can be asked."""
