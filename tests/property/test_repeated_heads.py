@@ -90,7 +90,7 @@ def _answers(pieces: Sequence[bytes], *, settle: bool = True) -> bytes:
                 connection.data_received(piece)
             for _ in range(4 if settle else 0):
                 await asyncio.sleep(0)
-        for _ in range(8 * len(pieces)):
+        for _ in range(8 * (len(pieces) + b"".join(pieces).count(b"HTTP/1."))):
             await asyncio.sleep(0)
         connection.connection_lost(None)
         return transport.written
@@ -160,3 +160,11 @@ def test_only_a_head_that_came_whole_is_remembered(pieces: list[bytes]) -> None:
     assert reader.last is not None and reader.last.whole
     again = reader.again(pieces[-1])
     assert again is None or pieces[-1].startswith(b"\r\n"), "an empty line belongs to it"
+
+
+def test_thousands_of_requests_in_one_piece_are_answered_in_order() -> None:
+    stream = b"".join(POST % (b"a", 4, b"%04d" % number) for number in range(3000))
+    answers = _answers([stream])
+    assert answers.count(b"HTTP/1.1 200 OK") == 3000
+    places = [answers.index(b"b'%04d'" % number) for number in range(0, 3000, 500)]
+    assert places == sorted(places)

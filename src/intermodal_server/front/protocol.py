@@ -28,6 +28,7 @@ from intermodal_server.front.framing import Denial
 from intermodal_server.front.incoming import HIGH_WATER_BYTES, Incoming
 from intermodal_server.front.limits import Disconnected, Refusal
 from intermodal_server.front.reading import Reader, Unreadable
+from intermodal_server.front.stepping import Stepper
 
 if TYPE_CHECKING:
     from intermodal_server.front.http import HttpServer
@@ -55,7 +56,8 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0  # of a body, as the server counts those that are large and not whole
         # the request that is answered now, and those after it
         self._active: Incoming | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._run: Stepper | None = None  # of it
+        self._beginning = False
         self._waiting: deque[Incoming] = deque()
 
     # --- the event loop's calls ---------------------------------------------------------------------------------------
@@ -78,18 +80,20 @@ class Connection(asyncio.Protocol):
         self._let_go()
         if self._active is not None and not self._active.answered:
             self._active.lost()
-            if self._task is not None and self._active.whole:
-                self._task.cancel()
+            if self._run is not None and self._active.whole:
+                self._run.cancel()
         self._waiting.clear()
         self.reader.close()
 
     def eof_received(self) -> bool:
         """The client has said all it wanted; what was asked is answered before the connection closes."""
-        if self._active is None or self._active.answered or not self._active.whole:
+        if self._active is not None and (self._active.answered or not self._active.whole):
             return False
-        self._ended = True
         self._waiting = deque(request for request in self._waiting if request.whole)
-        (self._waiting[-1] if self._waiting else self._active).keep_alive = False
+        last = self._waiting[-1] if self._waiting else self._active
+        if last is None:
+            return False
+        self._ended, last.keep_alive = True, False
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -157,7 +161,10 @@ class Connection(asyncio.Protocol):
     # --- one request after the other ----------------------------------------------------------------------------------
     def _begin(self, request: Incoming) -> None:
         self._active = request
-        self._task = self._loop.create_task(self._answer(request))
+        self._run = run = Stepper(self._answer(request), self._loop)
+        self._beginning = True
+        run.step()
+        self._beginning = False
 
     async def _answer(self, request: Incoming) -> None:
         exchange = Exchange(request.head, request.receive)
@@ -188,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """After an answer: end, or begin with the next request, or wait for one."""
-        request, self._active, self._task = self._active, None, None
+        request, self._active, self._run = self._active, None, None
         self._since_s = self._loop.time()
         if request is not None and not request.keep_alive:
             self._end(linger=not request.whole)
@@ -199,7 +206,9 @@ class Connection(asyncio.Protocol):
         """Do what is next, when it can be done now."""
         if self._active is not None or not self._writable:
             return
-        if self._waiting:
+        if self._beginning:  # answered at once: others come before the next of this connection
+            self._loop.call_soon(self._proceed)
+        elif self._waiting:
             self._begin(self._waiting.popleft())
         elif self._refusal is not None:
             self._answer_refusal(*self._refusal)
@@ -311,5 +320,5 @@ class Connection(asyncio.Protocol):
     def waits_since_s(self) -> float | None:
         """Since when the client has to do something before anything goes on here; None when it is our turn."""
         if self._active is None:
-            return self._since_s
+            return None if self._waiting else self._since_s
         return None if self._active.whole else self._active.since_s or self._since_s
