@@ -211,7 +211,8 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             self._begin(self._waiting.popleft())
         elif self._refusal is not None:
-            self._answer_refusal(*self._refusal)
+            (status, message), self._refusal = self._refusal, None
+            self._answer_refusal(status, message)
         elif not self._ended:
             self._resume()
 
