@@ -211,8 +211,7 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             self._begin(self._waiting.popleft())
         elif self._refusal is not None:
-            (status, message), self._refusal = self._refusal, None
-            self._answer_refusal(status, message)
+            self._answer_refusal(*self._refusal)
         elif not self._ended:
             self._resume()
 
@@ -256,7 +255,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, *, linger: bool) -> None:
         """Close; while the client still sends, only our half, so that it can read the answer."""
-        self._ended = True
+        self._ended, self._refusal = True, None
         self._waiting.clear()
         if not linger or not self.transport.can_write_eof():
             self.transport.close()
