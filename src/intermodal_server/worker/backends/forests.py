@@ -57,7 +57,7 @@ def _probabilities(forest: Any, counts: bool) -> Callable[[Any], Any]:
 
     trees, classes = [one.tree_ for one in forest.estimators_], int(forest.n_classes_)
 
-    def predict_proba(X: Any) -> Any:
+    def predict_proba(X: Any) -> Any:  # noqa: N803 - as scikit-learn names it
         """Probabilities of the classes: (rows, classes), FP64."""
         rows = forest._validate_X_predict(X)
         total = numpy.zeros((rows.shape[0], classes), dtype=numpy.float64)
@@ -79,7 +79,7 @@ def _means(forest: Any) -> Callable[[Any], Any]:
 
     trees = [one.tree_ for one in forest.estimators_]
 
-    def predict(X: Any) -> Any:
+    def predict(X: Any) -> Any:  # noqa: N803 - as scikit-learn names it
         """The mean of the trees: (rows,), FP64."""
         rows = forest._validate_X_predict(X)
         total = numpy.zeros(rows.shape[0], dtype=numpy.float64)

@@ -166,7 +166,7 @@ class SklearnBackend:
             load.log.warning("n_jobs was set to 1: the server's own workers use the cores", estimators=tamed)
         quick = quicken(estimators)
         if quick:
-            load.log.info("forests are asked tree by tree: the same answers, without a job for each tree", forests=quick)
+            load.log.info("forests are asked tree by tree, which gives the same answers sooner", forests=quick)
         self._classifies = _is_classifier(self._model)
         self._probabilities = self._classifies and hasattr(self._model, "predict_proba")
         if not hasattr(self._model, "predict"):
