@@ -30,6 +30,7 @@ from intermodal_server.contract import ModelSettings, ServeSettings, Signature, 
 from intermodal_server.front.app import App
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.decide import Decision
+from intermodal_server.front.head import Head
 from intermodal_server.front.health import Health
 from intermodal_server.front.http import HttpServer
 from intermodal_server.front.limits import Disconnected, Refusal
@@ -322,7 +323,7 @@ def _dialect(path: str, body: bytes) -> bool:
     headers = {b"content-type": kind} if kind else {}
     before = ECHO.asked
     try:
-        status, fields, answer = LOOP.run_until_complete(APP.answer(Exchange("POST", target, headers, receive)))
+        status, fields, answer = LOOP.run_until_complete(APP.answer(Exchange(Head("POST", target, headers), receive)))
     except Disconnected:
         return False
     assert status < 500, (status, answer[:300])

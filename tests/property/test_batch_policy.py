@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from intermodal_server.front.execute.policy import Limits, Policy, Request
 
-LIMITS = Limits(max_rows=8, max_bytes=1000)
+LIMITS = Limits(max_rows=8, max_bytes=1000, fixed_s=0.004)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 10), st.integers(1, 400), st.sampled_from(["a", "b", None])),
@@ -82,8 +82,8 @@ class World:
             return
         wake_s = self.policy.wake_s
         assert wake_s is not None, "a free copy and no reason to wait"
-        longest = max(LIMITS.window_share * self.policy.predict_s, 0)
-        assert self.now_s < wake_s <= self.now_s + min(longest, LIMITS.window_most_s) + 1e-12
+        longest = min(LIMITS.fixed_s, self.policy.predict_s, LIMITS.window_most_s)
+        assert self.now_s < wake_s <= self.now_s + longest + 1e-12
 
 
 @settings(max_examples=300, deadline=None)
@@ -140,9 +140,9 @@ def test_a_lone_caller_never_waits_however_slow_the_model() -> None:
         policy.done(1, 1, 0.5, round_s + 0.5)
 
 
-def _two_callers(predict_s: float) -> Policy[Request]:
+def _two_callers(predict_s: float, limits: Limits = LIMITS) -> Policy[Request]:
     """A model that has just answered two callers in `predict_s`, at time 1."""
-    policy: Policy[Request] = Policy(LIMITS)
+    policy: Policy[Request] = Policy(limits)
     policy.free(1)
     policy.arrive(Request(1, 8, "a", 100.0))
     assert policy.take(0.0) is not None
@@ -168,11 +168,37 @@ def test_the_window_ends_without_them() -> None:
     assert batch is not None and len(batch.requests) == 1
 
 
-def test_a_light_model_opens_no_window_and_a_slow_one_at_most_five_milliseconds() -> None:
-    light = _two_callers(0.001)
+def _turn(policy: Policy[Request], now_s: float, come: int) -> float:
+    """Answer two callers, of whom `come` ask again in time; how long they were waited for at most, in seconds."""
+    for count, answered, ended_s in ((2, 2, now_s), (come, 1, now_s + 1)):
+        for _ in range(count):
+            policy.arrive(Request(1, 8, "a", 1e9))
+        end_s = policy.wake_s
+        batch = policy.take(ended_s)
+        assert batch is not None and len(batch.requests) == count
+        policy.done(1, answered, 0.01, ended_s)
+    return (end_s or now_s) - now_s
+
+
+def test_callers_who_do_not_come_again_are_waited_for_ever_less_and_those_who_do_as_long_as_before() -> None:
+    policy: Policy[Request] = Policy(LIMITS)
+    policy.free(1)
+    alone = [round(_turn(policy, 10.0 * turn, 1), 6) for turn in range(40)]
+    assert alone[0] == 0.004 and alone[1] < 0.003
+    assert alone.count(0.0) > len(alone) / 2, "mostly nobody is waited for"
+    assert any(0 < length < 0.001 for length in alone[20:]), "it is tried again"
+    both = [round(_turn(policy, 1000.0 + 10.0 * turn, 2), 6) for turn in range(20)]
+    assert both[-1] == 0.004
+
+
+def test_a_model_without_fixed_cost_opens_no_window_and_a_slow_one_at_most_five_milliseconds() -> None:
+    light = _two_callers(0.001, Limits(max_rows=8, fixed_s=0.0004))
     light.arrive(Request(1, 8, "a", 100.0))
     assert light.take(1.0) is not None
-    slow = _two_callers(10.0)
+    linear = _two_callers(10.0, Limits(max_rows=8))
+    linear.arrive(Request(1, 8, "a", 100.0))
+    assert linear.take(1.0) is not None
+    slow = _two_callers(10.0, Limits(max_rows=8, fixed_s=9.0))
     slow.arrive(Request(1, 8, "a", 100.0))
     assert slow.take(1.0049) is None
     assert slow.take(1.0051) is not None

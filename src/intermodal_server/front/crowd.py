@@ -36,9 +36,9 @@ def make_room(connections: Iterable[Connection], newest: Connection) -> bool:
 
 def send_elsewhere(connections: Iterable[Connection], count: int) -> None:
     """Have the next answer of so many be their last: their clients come again, and another process may take them."""
-    staying = (one for one in connections if one.requests < MAX_REQUESTS_PER_CONNECTION)
+    staying = (one for one in connections if one.reader.requests < MAX_REQUESTS_PER_CONNECTION)
     for one in islice(staying, max(0, count)):
-        one.requests = MAX_REQUESTS_PER_CONNECTION
+        one.reader.requests = MAX_REQUESTS_PER_CONNECTION
 
 
 def has_unread(transport: Any) -> bool:

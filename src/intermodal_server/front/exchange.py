@@ -5,9 +5,8 @@ Takes what the HTTP or gRPC server hands over; every guard, dialect, execution m
 A copy is known by its Host, which Envoy ends in `-shadow`, or by a header; over gRPC only by the header, because grpcio
 keeps `:authority` to itself.
 
-Rules, in order: a client's `x-request-id` is kept when it is short and printable, else a fresh id is made; traffic is
-`override`, `mirror`, `golden` or `live`, by headers that a gateway sets; only `live` and `mirror` are evidence of how
-the model does.
+Rules, in order: a client's `x-request-id` is kept when it is short and printable, else a fresh id is made; of the
+kinds of traffic only `live` and `mirror` are evidence of how the model does.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from intermodal_server.front.head import Head
 from intermodal_server.front.limits import Disconnected, Receive
 from intermodal_server.tensors import Tensor
 
@@ -37,6 +37,7 @@ class Exchange:
         "caller",
         "compute_s",
         "entered_s",
+        "head",
         "headers",
         "inputs",
         "lane",
@@ -53,17 +54,16 @@ class Exchange:
         "traffic",
     )
 
-    def __init__(
-        self, method: str, path: str, headers: Mapping[bytes, str], receive: Receive, protocol: str = "http"
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.headers = headers
+    def __init__(self, head: Head, receive: Receive, protocol: str = "http") -> None:
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.headers = head.headers
         self.receive = receive
         self.protocol = protocol  # the dialect that answered: v2, predict, grpc, …
         self.started_s = time.monotonic()
-        self.request_id = request_id(headers.get(b"x-request-id"))
-        self.traffic = traffic_class(headers)
+        self.request_id = request_id(head.headers.get(b"x-request-id"))
+        self.traffic = head.traffic
         self.caller = ""  # the name of the API key that it came with
         self.lane: object = None  # where its caller's requests are counted
         self.rows = 0
@@ -78,7 +78,7 @@ class Exchange:
     @classmethod
     def own(cls, traffic: str) -> Exchange:
         """A request of the server to itself, such as a golden case."""
-        exchange = cls("POST", "", {}, no_body)
+        exchange = cls(Head("POST", "", {}), no_body)
         exchange.traffic = traffic
         return exchange
 
@@ -93,15 +93,3 @@ def request_id(given: str | None) -> str:
     if given and len(given) <= MAX_REQUEST_ID_CHARS and given.isascii() and given.isprintable():
         return given
     return f"{_PREFIX}-{next(_count):x}"
-
-
-def traffic_class(headers: Mapping[bytes, str]) -> str:
-    """live, mirror, override or golden."""
-    if b"x-intermodal-golden" in headers:
-        return "golden"
-    if b"x-intermodal-revision" in headers:
-        return "override"
-    if b"x-intermodal-mirror" in headers:
-        return "mirror"
-    host = headers.get(b"host", "")
-    return "mirror" if host.partition(":")[0].endswith("-shadow") else "live"

@@ -7,9 +7,9 @@ head is here, so that a refusal needs no body; most bodies are whole by then, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Protocol
 
+from intermodal_server.front.head import Head
 from intermodal_server.front.limits import SLOWEST_BYTES_PER_S, Body, Disconnected, Refusal, too_large
 
 HIGH_WATER_BYTES = 64 << 10  # of a body that nobody has asked for yet
@@ -39,10 +39,8 @@ class Incoming:
     grace_s = 0.0
     since_s = 0.0
 
-    def __init__(self, method: str, path: str, headers: Mapping[bytes, str], keep_alive: bool, source: Source) -> None:
-        self.method = method
-        self.path = path
-        self.headers = headers
+    def __init__(self, head: Head, keep_alive: bool, source: Source) -> None:
+        self.head = head
         self.keep_alive = keep_alive
         self.source = source
 
@@ -123,5 +121,4 @@ class Incoming:
 
     def skippable(self) -> bool:
         """Whether what is still to come of a body that is not needed is small, so that the connection may go on."""
-        length = self.headers.get(b"content-length", "")
-        return length.isdigit() and int(length) <= IGNORED_BYTES and not self.expects
+        return 0 < self.head.length <= IGNORED_BYTES and not self.expects

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Awaitable, Mapping
-from typing import Callable, Union
+from typing import TYPE_CHECKING, Callable, Union
+
+if TYPE_CHECKING:
+    from intermodal_server.front.head import Head
 
 Body = Union[bytes, bytearray]
 Receive = Callable[[int, float], Awaitable[Body]]  # largest size, grace in seconds: the body as it was sent
@@ -52,26 +55,19 @@ def media_type(headers: Mapping[bytes, str]) -> str:
     return headers.get(b"content-type", "").partition(";")[0].strip().lower()
 
 
-def check_content_type(headers: Mapping[bytes, str]) -> None:
-    """Refuse what only a deserializer could read; JSON and V2 binary come under many names, so those pass.
-
-    Raises:
-        Refusal: 415.
-    """
+def accepts(headers: Mapping[bytes, str]) -> bool:
+    """Whether the content type is not one that only a deserializer could read; JSON comes under many names."""
     kind = media_type(headers)
-    if kind not in CONTENT_TYPES and not kind.endswith("+json"):
-        raise Refusal(415, "this content type is not accepted; send JSON or V2 binary tensors")
+    return kind in CONTENT_TYPES or kind.endswith("+json")
 
 
-def _declared_length(headers: Mapping[bytes, str], limit: int) -> None:
+def declared_length(headers: Mapping[bytes, str]) -> int:
+    """The length that the client declares for its body: 0 when it says nothing, -1 when that is no number."""
     text = headers.get(b"content-length")
     if text is None:
-        return
+        return 0
     text = text.strip(" \t")
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise Refusal(400, "Content-Length is not a number", close=True)
-    if int(text) > limit:
-        raise too_large(limit)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def too_large(limit: int) -> Refusal:
@@ -79,12 +75,12 @@ def too_large(limit: int) -> Refusal:
     return Refusal(413, f"the request body is larger than {limit} bytes", close=True)
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: int, slow_body_s: float) -> Body:
+async def read_body(receive: Receive, head: Head, *, limit: int, slow_body_s: float) -> Body:
     """The whole body as it was before `Content-Encoding`.
 
     Args:
         receive: of the request.
-        headers: of the request, by lower-case name.
+        head: of the request.
         limit: largest size in bytes, before and after decompression.
         slow_body_s: in each stretch of this length 16 KiB/s must come, or the end of the body.
 
@@ -92,12 +88,15 @@ async def read_body(receive: Receive, headers: Mapping[bytes, str], *, limit: in
         Refusal: 400, 408, 413 or 415.
         Disconnected: the client went away.
     """
-    encoding = headers.get(b"content-encoding")
+    encoding = head.headers.get(b"content-encoding")
     if encoding is not None:
         encoding = encoding.strip().lower()
         if encoding not in ("identity", "", "gzip", "deflate"):
             raise Refusal(415, "this content encoding is not accepted; send gzip, deflate or none", close=True)
-    _declared_length(headers, limit)
+    if head.length < 0:
+        raise Refusal(400, "Content-Length is not a number", close=True)
+    if head.length > limit:
+        raise too_large(limit)
     body = await receive(limit, slow_body_s)
     if encoding in ("gzip", "deflate"):
         return decompress(body, encoding, limit)

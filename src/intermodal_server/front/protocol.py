@@ -1,20 +1,16 @@
 """One HTTP/1.1 connection: bytes in, requests to the application, answers out in order.
 
-Takes bytes from the event loop, hands requests to `Application.answer`. httptools (llhttp) reads the protocol; this
-module keeps the order, the limits and the clock. What is refused here has not reached the application; the answer is
-the same JSON as everywhere.
+Takes bytes from the event loop, has `reading.Reader` make requests of them, hands those to `Application.answer`; this
+module keeps the order and the clock. What is refused here has not reached the application; the answer is the same JSON
+as everywhere.
 
 Rules, in order:
-1. What two readers could frame differently is refused: the parser's strict form, HTTP/1.0 and 1.1 only, one Host, no
-   transfer coding but chunked, no encoded slash in a path. Trailers are counted like headers and then forgotten.
-2. One request of a connection is answered at a time; those sent ahead wait, and reading pauses while they do.
-3. A head has `slow_header_s` to arrive, 64 KiB and 128 fields; bytes without any effect (an endless field, chunk
-   extensions) count like a head. Heads without end are 408, large ones 431.
-4. A client that does not read gets no further answers; `guard/readers.py` ends it.
-5. Nothing is offered by `Upgrade`: such a request is read as an ordinary one. `CONNECT` ends the connection.
-6. After what cannot be understood nothing more is read; what came before it is still answered.
-7. A connection that is one too many takes the place of one that waits for its client, those never answered first.
-8. One timer a connection: it looks at the state when it fires, and is moved only when something is due earlier.
+1. One request of a connection is answered at a time; those sent ahead wait, and reading pauses while they do.
+2. A head has `slow_header_s` to arrive; one without end is 408, a large one 431.
+3. A client that does not read gets no further answers; `guard/readers.py` ends it.
+4. After what cannot be understood nothing more is read; what came before it is still answered.
+5. A connection that is one too many takes the place of one that waits for its client, those never answered first.
+6. One timer a connection: it looks at the state when it fires, and is moved only when something is due earlier.
 """
 
 from __future__ import annotations
@@ -25,14 +21,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import httptools
-
 from intermodal_server.front import limits
 from intermodal_server.front.crowd import has_unread, make_room
 from intermodal_server.front.exchange import Exchange
-from intermodal_server.front.framing import Denial, framing_of, path_of, refused_head
+from intermodal_server.front.framing import Denial
 from intermodal_server.front.incoming import HIGH_WATER_BYTES, Incoming
 from intermodal_server.front.limits import Disconnected, Refusal
+from intermodal_server.front.reading import Reader, Unreadable
+from intermodal_server.front.stepping import Stepper
 
 if TYPE_CHECKING:
     from intermodal_server.front.http import HttpServer
@@ -50,26 +46,18 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._loop = server.loop
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self.reader = Reader(self)
         self.transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._since_s = self._loop.time()  # when what is awaited now began
-        self.requests = 0
         self._reading = self._writable = True
         self._ended = False  # nothing that arrives matters any more
         self._refusal: Denial = None
-        # the request whose head or body arrives now
-        self._url = b""
-        self._headers: dict[bytes, str] = {}
-        self._header_bytes = self._header_count = 0
-        self._idle_bytes = 0  # received without any effect
-        self._progress = self._in_head = self._replaying = False
-        self._incoming: Incoming | None = None
-        self._framing = b""  # headers of the body of a request with Upgrade, which the parser takes for one without
-        self._held_bytes = 0  # of that body, as the server counts those that are large and not whole
+        self._held_bytes = 0  # of a body, as the server counts those that are large and not whole
         # the request that is answered now, and those after it
         self._active: Incoming | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._run: Stepper | None = None  # of it
+        self._beginning = False
         self._waiting: deque[Incoming] = deque()
 
     # --- the event loop's calls ---------------------------------------------------------------------------------------
@@ -92,42 +80,41 @@ class Connection(asyncio.Protocol):
         self._let_go()
         if self._active is not None and not self._active.answered:
             self._active.lost()
-            if self._task is not None and self._active.whole:
-                self._task.cancel()
+            if self._run is not None and self._active.whole:
+                self._run.cancel()
         self._waiting.clear()
-        self._parser = self._incoming = None  # else bodies wait for the cycle collector
+        self.reader.close()
 
     def eof_received(self) -> bool:
         """The client has said all it wanted; what was asked is answered before the connection closes."""
-        if self._active is None or self._active.answered or not self._active.whole:
+        if self._active is not None and (self._active.answered or not self._active.whole):
             return False
-        self._ended = True
         self._waiting = deque(request for request in self._waiting if request.whole)
-        (self._waiting[-1] if self._waiting else self._active).keep_alive = False
+        last = self._waiting[-1] if self._waiting else self._active
+        if last is None:
+            return False
+        self._ended, last.keep_alive = True, False
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; begin with what has become a request."""
+        """Read on; begin with what has become a request."""
         if self._ended:
             return
-        self._progress = False
+        if self._active is None and self._writable and not self._waiting:
+            request = self.reader.again(data)
+            if request is not None:
+                self._begin(request)
+                return
         try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self._refuse(*(self._refusal or (400, "this is not an HTTP request")))
+            self.reader.feed(data)
+        except Unreadable as error:
+            self._refuse(error.status, error.message)
             return
         if self._waiting:
             self._proceed()
             if len(self._waiting) > 1 or not self._writable:
                 self._pause()
-        if self._progress:
-            self._idle_bytes = 0
-        else:
-            self._idle_bytes += len(data)
-            if self._idle_bytes > limits.MAX_HEADER_BYTES:
-                self._refuse(431 if self._in_head else 400, "the request headers are too large")
-                return
-        if self._in_head and self._active is None:
+        if self.reader.in_head and self._active is None:
             self._arm(self._since_s + self._server.slow_header_s)
 
     def pause_writing(self) -> None:
@@ -140,87 +127,23 @@ class Connection(asyncio.Protocol):
         self._since_s = self._loop.time()
         self._proceed()
 
-    # --- the parser's calls -------------------------------------------------------------------------------------------
-    def _feed(self, data: bytes) -> None:
-        while data:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as offer:
-                data = data[offer.args[0] :]
-                self._decline_upgrade()
-
-    def _decline_upgrade(self) -> None:
-        """Let another parser read the body, if there is one: this one thinks that what follows is no HTTP."""
-        if self._framing:
-            self._parser = httptools.HttpRequestParser(self)
-            self._replaying = True
-            self._parser.feed_data(self._framing)
-            self._replaying, self._framing = False, b""
-
-    def on_message_begin(self) -> None:
+    # --- the reader's calls -------------------------------------------------------------------------------------------
+    def begins(self) -> None:
         """A request begins: from here its head is timed."""
-        if self._replaying:
-            return
-        self._url = b""
-        self._headers = {}
-        self._header_bytes = self._header_count = 0
-        self._in_head = True
         if self._active is None:
             self._since_s = self._loop.time()
 
-    def on_url(self, url: bytes) -> None:
-        """A part of the target, often the whole."""
-        if self._replaying:
-            return
-        self._url += url
-        self._header_bytes += len(url)
-        if self._header_bytes > limits.MAX_HEADER_BYTES:
-            self._deny((431, "the request headers are too large"))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or of the trailer, which nobody reads."""
-        self._header_count += 1
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > limits.MAX_HEADER_BYTES or self._header_count > limits.MAX_HEADERS:
-            self._deny((431, "the request headers are too large"))
-        if self._in_head:
-            text = value.decode("latin-1")
-            if self._headers.setdefault(name.lower(), text) is not text and name.lower() == b"host":
-                self._deny((400, "a request has exactly one Host"))
-
-    def _deny(self, denial: Denial) -> None:
-        """End parsing, and the connection with this answer, if there is one."""
-        if denial is not None:
-            self._refusal = denial
-            raise ValueError(denial[1])
-
-    def on_headers_complete(self) -> None:
+    def came(self, request: Incoming) -> None:
         """The application may begin."""
-        if self._replaying:
-            return
-        parser, headers = self._parser, self._headers
-        self._deny(refused_head(parser, self._url, headers))
-        if parser.should_upgrade():
-            self._framing = framing_of(headers)
-        self._progress, self._in_head = True, False
-        self.requests += 1
-        keep_alive = parser.should_keep_alive() and self.requests < limits.MAX_REQUESTS_PER_CONNECTION
-        request = Incoming(parser.get_method().decode("ascii"), path_of(self._url), headers, keep_alive, self)
-        if b"expect" in headers:
-            request.expects = headers[b"expect"].lower() == "100-continue"
-        self._incoming = request
         self._waiting.append(request)
 
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        self._progress = True
-        request = self._incoming
-        if request is not None and not request.add(body):
+    def grew(self, request: Incoming, piece: bytes) -> None:
+        """A piece of a body: kept, unless all that are not whole are too much together."""
+        if not request.add(piece):
             self._pause()
-        if request is not None and len(request.body) > HIGH_WATER_BYTES and not request.answered:
-            self._held_bytes += len(body)
-            if not self._server.hold(len(body)):
+        if len(request.body) > HIGH_WATER_BYTES and not request.answered:
+            self._held_bytes += len(piece)
+            if not self._server.hold(len(piece)):
                 request.spoil(Refusal(503, "too many large requests are arriving", headers=RETRY, close=True))
 
     def _let_go(self) -> None:
@@ -228,24 +151,23 @@ class Connection(asyncio.Protocol):
             self._server.hold(-self._held_bytes)
             self._held_bytes = 0
 
-    def on_message_complete(self) -> None:
-        """The request is whole, unless it is one with Upgrade and its body comes now."""
-        request = self._incoming
-        if self._framing or request is None:
-            return
-        self._progress = True
+    def ended(self, request: Incoming) -> None:
+        """A request is whole."""
         self._let_go()
         request.end()
         if request is self._active and request.answered:
             self._next()
 
     # --- one request after the other ----------------------------------------------------------------------------------
-    def _begin(self) -> None:
-        self._active = request = self._waiting.popleft()
-        self._task = self._loop.create_task(self._answer(request))
+    def _begin(self, request: Incoming) -> None:
+        self._active = request
+        self._run = run = Stepper(self._answer(request), self._loop)
+        self._beginning = True
+        run.step()
+        self._beginning = False
 
     async def _answer(self, request: Incoming) -> None:
-        exchange = Exchange(request.method, request.path, request.headers, request.receive)
+        exchange = Exchange(request.head, request.receive)
         try:
             status, headers, body = await self._server.app.answer(exchange)
             self._write(request, status, headers, body)
@@ -262,9 +184,9 @@ class Connection(asyncio.Protocol):
             request.keep_alive = False
         head = self._server.head(status, headers, len(body), request.keep_alive)
         if len(body) <= limits.MAX_HEADER_BYTES:
-            self.transport.write(head + body if request.method != "HEAD" else head)
+            self.transport.write(head + body if request.head.method != "HEAD" else head)
         else:
-            self.transport.writelines([head, body] if request.method != "HEAD" else [head])
+            self.transport.writelines([head, body] if request.head.method != "HEAD" else [head])
         request.answered = True
         request.body = b""
         self._let_go()
@@ -273,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """After an answer: end, or begin with the next request, or wait for one."""
-        request, self._active, self._task = self._active, None, None
+        request, self._active, self._run = self._active, None, None
         self._since_s = self._loop.time()
         if request is not None and not request.keep_alive:
             self._end(linger=not request.whole)
@@ -284,8 +206,10 @@ class Connection(asyncio.Protocol):
         """Do what is next, when it can be done now."""
         if self._active is not None or not self._writable:
             return
-        if self._waiting:
-            self._begin()
+        if self._beginning:  # answered at once: others come before the next of this connection
+            self._loop.call_soon(self._proceed)
+        elif self._waiting:
+            self._begin(self._waiting.popleft())
         elif self._refusal is not None:
             self._answer_refusal(*self._refusal)
         elif not self._ended:
@@ -317,8 +241,8 @@ class Connection(asyncio.Protocol):
         """Answer what never became a request, after everything that did; then close."""
         self._refusal = (status, message)
         self._ended = True
-        if self._incoming is not None and not self._incoming.whole:
-            self._incoming.spoil(Refusal(status, message, close=True))
+        if self.reader.last is not None and not self.reader.last.whole:
+            self.reader.last.spoil(Refusal(status, message, close=True))
         self._proceed()
 
     def _answer_refusal(self, status: int, message: str) -> None:
@@ -331,7 +255,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, *, linger: bool) -> None:
         """Close; while the client still sends, only our half, so that it can read the answer."""
-        self._ended = True
+        self._ended, self._refusal = True, None
         self._waiting.clear()
         if not linger or not self.transport.can_write_eof():
             self.transport.close()
@@ -343,7 +267,7 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close as soon as what was asked is answered."""
-        if self._active is None and not self._waiting and not self._in_head and not has_unread(self.transport):
+        if self._active is None and not self._waiting and not self.reader.in_head and not has_unread(self.transport):
             self._end(linger=False)
         for request in (self._active, *self._waiting):
             if request is not None:
@@ -364,7 +288,7 @@ class Connection(asyncio.Protocol):
         if self._active is not None and not self._active.answered:
             waits = self._active.waiter is not None and not self._active.whole
             return self._active.due_s() if waits else self._loop.time() + limits.KEEP_ALIVE_S  # the model's time
-        if self._in_head or not self.requests or self._active is not None:
+        if self.reader.in_head or not self.reader.requests or self._active is not None:
             return self._since_s + self._server.slow_header_s
         return self._since_s + limits.KEEP_ALIVE_S
 
@@ -382,7 +306,7 @@ class Connection(asyncio.Protocol):
         elif self._active is not None and not self._active.answered:
             if self._active.too_slow(self._loop.time()):
                 self._arm(self._active.due_s())
-        elif self._in_head or not self.requests:
+        elif self.reader.in_head or not self.reader.requests:
             self._refuse(408, "the request headers came too slowly")
         else:
             self.transport.close()
@@ -390,11 +314,11 @@ class Connection(asyncio.Protocol):
     @property
     def answered(self) -> bool:
         """Whether any request has been answered here."""
-        return self.requests > len(self._waiting) + (self._active is not None and not self._active.answered)
+        return self.reader.requests > len(self._waiting) + (self._active is not None and not self._active.answered)
 
     @property
     def waits_since_s(self) -> float | None:
         """Since when the client has to do something before anything goes on here; None when it is our turn."""
         if self._active is None:
-            return self._since_s
+            return None if self._waiting else self._since_s
         return None if self._active.whole else self._active.since_s or self._since_s

@@ -16,7 +16,7 @@ from intermodal_server.contract import FLOAT_DATATYPES, ModelSettings, TensorSpe
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.execute.interface import Executor
 from intermodal_server.front.health import Health
-from intermodal_server.front.limits import Body, Refusal, check_content_type, media_type, read_body
+from intermodal_server.front.limits import Body, Refusal, accepts, media_type, read_body
 from intermodal_server.front.signature import matcher
 from intermodal_server.front.statistics import Statistics
 from intermodal_server.front.v2 import Headers
@@ -81,11 +81,13 @@ class Service:
             Refusal: 400, 408, 413, 415, or 503 while the model is not ready.
             Disconnected: the client went away.
         """
-        if not also or media_type(exchange.headers) != also:
-            check_content_type(exchange.headers)
+        head, limit = exchange.head, self.settings.serve.max_request_bytes
+        if head.plain and head.length <= limit and self.health.serving:
+            return await exchange.receive(limit, self._slow_body_s)
+        if not accepts(head.headers) and (not also or media_type(head.headers) != also):
+            raise Refusal(415, "this content type is not accepted; send JSON or V2 binary tensors")
         self.check_serving()
-        limit = self.settings.serve.max_request_bytes
-        return await read_body(exchange.receive, exchange.headers, limit=limit, slow_body_s=self._slow_body_s)
+        return await read_body(exchange.receive, head, limit=limit, slow_body_s=self._slow_body_s)
 
     def own_statistics(self) -> dict[str, Any]:
         """Triton's statistics of what is counted here."""

@@ -18,6 +18,7 @@ from intermodal_server.front.guard.access import ApiKeys, OpenPaths
 from intermodal_server.front.guard.keys import KeyRing, parse_keys
 from intermodal_server.front.guard.rates import Rates
 from intermodal_server.front.guard.setup import make_guards
+from intermodal_server.front.head import Head
 from intermodal_server.front.health import Health
 from intermodal_server.front.limits import Refusal
 from intermodal_server.log import Log
@@ -51,7 +52,7 @@ def exchange(headers: dict[str, str] | None = None, path: str = INFER, now_s: fl
     async def never() -> dict[str, Any]:
         raise AssertionError("the body was read")
 
-    made = Exchange("POST", path, {name.encode(): value for name, value in (headers or {}).items()}, never)
+    made = Exchange(Head("POST", path, {name.encode(): value for name, value in (headers or {}).items()}), never)
     made.started_s = now_s
     return made
 

@@ -16,6 +16,7 @@ from intermodal_server import openapi
 from intermodal_server.contract import ModelSettings, ServeSettings, Signature, TensorSpec
 from intermodal_server.front.app import App
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.head import Head
 from intermodal_server.front.health import Health
 from intermodal_server.front.service import Service
 from intermodal_server.log import Log
@@ -127,4 +128,4 @@ def _exchange(path: str, method: str) -> Exchange:
         await asyncio.sleep(0)
         return {}
 
-    return Exchange(method, path, {}, receive)
+    return Exchange(Head(method, path, {}), receive)

@@ -174,11 +174,11 @@ for value in (np.zeros(2, complex), np.zeros(2, "M8[s]"), np.array([object()])):
     raise AssertionError(value)
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.pipeline import make_pipeline
-from intermodal_server.worker.backends.sklearn import tame_jobs
+from intermodal_server.worker.backends.sklearn import estimators_in, tame_jobs
 votes = VotingClassifier([("a", RandomForestClassifier(3, n_jobs=-1))], n_jobs=2).fit([[0], [1]], [0, 1])
 model = make_pipeline(votes)
-assert tame_jobs(model) == ["RandomForestClassifier", "VotingClassifier"]
-assert votes.n_jobs == 1 and votes.estimators_[0].n_jobs == 1 and tame_jobs(model) == []
+assert tame_jobs(estimators_in(model)) == ["RandomForestClassifier", "VotingClassifier"]
+assert votes.n_jobs == 1 and votes.estimators_[0].n_jobs == 1 and tame_jobs(estimators_in(model)) == []
 print("all right")
 """
 

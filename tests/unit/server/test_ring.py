@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from intermodal_server.front.exchange import Exchange
+from intermodal_server.front.head import Head
 from intermodal_server.front.observe import ring as module
 from intermodal_server.front.observe.access import MAX_PATH_CHARS, MAX_PER_S, AccessLog
 from intermodal_server.front.observe.ring import Ring
@@ -118,7 +119,7 @@ def test_the_callers_trace_is_told_though_nobody_traces_here() -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     for given in (f"00-{trace}-b7ad6b7169203331-01", "nonsense\n"):
         headers = {b"traceparent": given}
-        exchange = Exchange("POST", "/predict", headers, Exchange.own("live").receive, protocol="predict")
+        exchange = Exchange(Head("POST", "/predict", headers), Exchange.own("live").receive, protocol="predict")
         AccessLog(log, everything=False).ended(exchange, 500)
     assert [line.get("trace") for line in log.lines] == [trace, None]
 
@@ -126,9 +127,9 @@ def test_the_callers_trace_is_told_though_nobody_traces_here() -> None:
 def test_probes_that_wait_are_no_errors() -> None:
     log = Written()
     access = AccessLog(log, everything=False)
-    probe = Exchange("GET", "/v2/health/ready", {}, Exchange.own("live").receive)
+    probe = Exchange(Head("GET", "/v2/health/ready", {}), Exchange.own("live").receive)
     access.ended(probe, 503)
     assert log.lines == []
-    asked = Exchange("POST", "/" + "a" * 1000, {}, probe.receive, protocol="v2")
+    asked = Exchange(Head("POST", "/" + "a" * 1000, {}), probe.receive, protocol="v2")
     access.ended(asked, 503)
     assert [(line["status"], len(line["path"])) for line in log.lines] == [(503, MAX_PATH_CHARS)]

@@ -30,6 +30,7 @@ from intermodal_server.front.execute.decide import Decision
 from intermodal_server.front.execute.forms import Forms
 from intermodal_server.front.execute.policy import Batch, Limits, Policy, Request
 from intermodal_server.front.limits import Refusal
+from intermodal_server.front.stepping import Promise
 from intermodal_server.log import Log
 from intermodal_server.rows import RowCountError, check_rows, merge_key, own, row_count, split
 from intermodal_server.tensors import Tensor
@@ -69,7 +70,7 @@ class Job(Request):
     __slots__ = ("answer", "arrived_s", "exchange", "inputs", "limit_s", "started_s", "trial")
 
     def __init__(
-        self, exchange: Exchange, inputs: Sequence[Tensor], answer: asyncio.Future[list[Tensor]], arrived_s: float
+        self, exchange: Exchange, inputs: Sequence[Tensor], answer: Promise[list[Tensor]], arrived_s: float
     ) -> None:
         self.exchange = exchange
         self.inputs = inputs
@@ -151,9 +152,8 @@ class Batcher:
         self.decision = decision
         self._batching = decision.max_batch_rows > 1
         self._row_model = self._batching or self._settings.call in ("array", "columns")
-        self._policy.limits = Limits(
-            decision.max_batch_rows, MAX_BATCH_BYTES, window_share=0.0 if self._each_turn else Limits.window_share
-        )
+        fixed_s = 0.0 if self._each_turn else decision.fixed_s
+        self._policy.limits = Limits(decision.max_batch_rows, MAX_BATCH_BYTES, fixed_s)
 
     async def wait_for_workers(self, count: int) -> None:
         """Return once `count` copies of the model can be asked."""
@@ -173,7 +173,7 @@ class Batcher:
         policy = self._policy
         if len(policy) >= MAX_QUEUED or policy.queued_bytes + size > MAX_QUEUED_BYTES:
             raise Refusal(429, "too many requests are waiting", headers=RETRY)
-        job = Job(exchange, inputs, self._loop.create_future(), time.monotonic())
+        job = Job(exchange, inputs, Promise(), time.monotonic())
         rows = row_count(inputs)
         job.rows = exchange.rows = rows or 1
         job.key = merge_key(inputs) if self._batching and rows else None

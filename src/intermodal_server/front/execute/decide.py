@@ -41,6 +41,7 @@ class Decision:
     predict_1_s: float = 0.0  # 0: not measured
     predict_n_s: float = 0.0
     n: int = 0
+    fixed_s: float = 0.0  # of a predict, whatever its rows; 0 without batching
     releases_gil: Optional[bool] = None
 
     def as_json(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def decide_batching(serve: ServeSettings, measured: Optional[Measured]) -> tuple
     if not measured.same:
         return 1, f"off: {measured.problem or 'nothing was measured'}"
     alone_s, together_s, n = measured.typical_1_s, measured.predict_n_s, measured.n
-    a_row_s = max(0.0, (together_s - alone_s) / (n - 1))
+    a_row_s = _a_row_s(measured)
     if a_row_s >= alone_s * A_ROW_MOST:
         return 1, f"off: {n} rows take {together_s / alone_s:.1f} times as long as one, so it does not pay"
     rows, spare_s = serve.max_batch_rows, serve.timeout_s / 4 - alone_s
@@ -91,6 +92,11 @@ def decide_batching(serve: ServeSettings, measured: Optional[Measured]) -> tuple
     source = "golden" if measured.golden else "made-up"
     text = f"on: {source} rows answer together as alone, and {n} take {together_s / alone_s:.1f} times as long as one"
     return max(1, rows), text
+
+
+def _a_row_s(measured: Measured) -> float:
+    """What a further row costs."""
+    return max(0.0, (measured.predict_n_s - measured.typical_1_s) / (measured.n - 1))
 
 
 def decide(serve: ServeSettings, mode: str, mode_reason: str, measured: Optional[Measured]) -> Decision:
@@ -106,5 +112,6 @@ def decide(serve: ServeSettings, mode: str, mode_reason: str, measured: Optional
         predict_1_s=measured.predict_1_s,
         predict_n_s=measured.predict_n_s,
         n=measured.n,
+        fixed_s=max(0.0, measured.typical_1_s - _a_row_s(measured)) if rows > 1 else 0.0,
         releases_gil=measured.releases_gil,
     )

@@ -10,9 +10,12 @@ Rules, in order (facts behind them: docs/architecture/server-execution.md):
 3. When a batch has been answered, its callers are likely to ask again: `expected` = the requests just answered + those
    that wait. If that is one, or the window would be shorter than `window_least_s`, or all of them or a full batch
    wait already, nobody is waited for.
-4. Otherwise a window of `window_share` of the predict time, `window_most_s` at most, is opened; it ends as soon as
-   `expected` requests or a full batch are there.
-5. A request whose deadline has passed is never given to the model; `take` hands it back as late.
+4. Otherwise a window is opened: `fixed_s`, which is what one batch less would save, times the patience; no longer than
+   a predict takes now, nor than `window_most_s`. It ends as soon as `expected` requests or a full batch are there.
+5. Patience: 1 at first, and after a window that brought all it waited for; half after one that did not; `RECOVERY`
+   times as much after a predict that opened none. Callers who ask again at once are gathered into one batch, those who
+   come as they like soon wait for nobody.
+6. A request whose deadline has passed is never given to the model; `take` hands it back as late.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 from typing import Generic, Optional, TypeVar
 
 SMOOTHING = 0.2  # how much the newest predict counts in the running mean
+RECOVERY = 1.1
 
 
 class Request:
@@ -47,7 +51,7 @@ class Limits:
 
     max_rows: int = 256
     max_bytes: int = 64 << 20
-    window_share: float = 0.40
+    fixed_s: float = 0.0  # of a predict, whatever its rows; 0: nobody is waited for
     window_most_s: float = 0.005
     window_least_s: float = 0.0005
 
@@ -78,6 +82,7 @@ class Policy(Generic[R]):
         self.queued_bytes = 0
         self._queue: deque[R] = deque()
         self._free: dict[int, Optional[_Window]] = {}  # oldest first
+        self._patience = 1.0  # 0 to 1
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -119,9 +124,11 @@ class Policy(Generic[R]):
         """A copy has worked on that many requests, for `predict_s`, and their callers have been answered."""
         self.predict_s += (predict_s - self.predict_s) * (SMOOTHING if self.predict_s else 1.0)
         limits, expected = self.limits, requests + len(self._queue)
-        length_s = min(self.predict_s * limits.window_share, limits.window_most_s)
+        length_s = min(limits.fixed_s * self._patience, self.predict_s, limits.window_most_s)
         waits = requests > 0 and expected > 1 and length_s >= limits.window_least_s and limits.max_rows > 1
         self._free[copy] = _Window(now_s + length_s, expected) if waits else None
+        if not waits:
+            self._patience = min(1.0, self._patience * RECOVERY)
 
     # --- what follows -------------------------------------------------------------------------------------------------
     def take(self, now_s: float) -> Optional[Batch[R]]:
@@ -129,7 +136,11 @@ class Policy(Generic[R]):
         if not self._queue or not self._free:
             return None
         for copy, window in self._free.items():
-            if window is None or now_s >= window.end_s or self._enough(window):
+            enough = window is not None and self._enough(window)
+            if window is None or enough or now_s >= window.end_s:
+                if window is not None:
+                    self._patience = 1.0 if enough else self._patience / 2
+                    self._free[copy] = None
                 batch = self._batch(copy, now_s)
                 if batch.requests:
                     del self._free[copy]

@@ -27,6 +27,7 @@ from intermodal_server.front.grpc.health import Health
 from intermodal_server.front.grpc.inference import Answerer, Inference
 from intermodal_server.front.grpc.messages import HEALTH, INFERENCE, request_classes
 from intermodal_server.front.grpc.wire import check_fields, check_small
+from intermodal_server.front.head import Head
 from intermodal_server.front.limits import Refusal, decompress
 from intermodal_server.log import Log
 
@@ -159,7 +160,7 @@ def _exchange(path: str, context: Any) -> Exchange:
     headers: dict[bytes, str] = {}
     for name, value in context.invocation_metadata():
         headers.setdefault(name.encode("ascii"), value if isinstance(value, str) else value.decode("latin-1"))
-    return Exchange("POST", path, headers, no_body)
+    return Exchange(Head("POST", path, headers), no_body)
 
 
 def _trailers(exchange: Exchange) -> Trailers:
