@@ -20,7 +20,7 @@ from intermodal_server.front.limits import Body, Refusal
 
 MAX_NAMES = 1 << 17
 STRIDE = 4096
-_SMALL_BYTES = 3 * MAX_NAMES  # a key has two quotation marks and a colon
+SMALL_BYTES = 3 * MAX_NAMES  # a key has two quotation marks and a colon
 _AHEAD = 64  # as much white space between a key and its colon as is looked through; beyond it counts as a key
 _SPACE = b" \t\r\n"
 
@@ -31,7 +31,7 @@ async def check_names(body: Body, end: int | None = None) -> None:
     Raises:
         Refusal: 413.
     """
-    if len(body) <= _SMALL_BYTES or body.count(b":", 0, end) <= MAX_NAMES:
+    if len(body) <= SMALL_BYTES or body.count(b":", 0, end) <= MAX_NAMES:
         return
     text = bytes(body if end is None else body[:end])
     await asyncio.sleep(0)

@@ -70,7 +70,7 @@ class Service:
         self.health.workers = self.executor.workers
         return self.health.body()
 
-    async def body(self, exchange: Exchange, also: str = "") -> Body:
+    def body(self, exchange: Exchange, also: str = "") -> Awaitable[Body]:
         """The request's body, decoded, when the model may be asked at all.
 
         Args:
@@ -83,11 +83,11 @@ class Service:
         """
         head, limit = exchange.head, self.settings.serve.max_request_bytes
         if head.plain and head.length <= limit and self.health.serving:
-            return await exchange.receive(limit, self._slow_body_s)
+            return exchange.receive(limit, self._slow_body_s)
         if not accepts(head.headers) and (not also or media_type(head.headers) != also):
             raise Refusal(415, "this content type is not accepted; send JSON or V2 binary tensors")
         self.check_serving()
-        return await read_body(exchange.receive, head, limit=limit, slow_body_s=self._slow_body_s)
+        return read_body(exchange.receive, head, limit=limit, slow_body_s=self._slow_body_s)
 
     def own_statistics(self) -> dict[str, Any]:
         """Triton's statistics of what is counted here."""

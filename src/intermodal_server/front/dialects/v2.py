@@ -12,7 +12,7 @@ from intermodal_server import __version__
 from intermodal_server.front.dialects.config import model_config
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Body
-from intermodal_server.front.names import check_names
+from intermodal_server.front.names import SMALL_BYTES, check_names
 from intermodal_server.front.service import Answer, Routes, Service, json_answer
 from intermodal_server.front.v2 import Headers, format_response, json_length, parse_request, select_outputs
 
@@ -106,7 +106,8 @@ async def infer(
     Raises:
         Refusal: with the status and text that the client gets.
     """
-    await check_names(body, json_length(header_length, body))
+    if len(body) > SMALL_BYTES:
+        await check_names(body, json_length(header_length, body))
     request = parse_request(body, header_length, floats=service.floats)
     outputs = await service.run(exchange, request.inputs)
     return format_response(service.settings, request.id, select_outputs(request, outputs))

@@ -173,7 +173,7 @@ class Batcher:
         policy = self._policy
         if len(policy) >= MAX_QUEUED or policy.queued_bytes + size > MAX_QUEUED_BYTES:
             raise Refusal(429, "too many requests are waiting", headers=RETRY)
-        job = Job(exchange, inputs, Promise(), time.monotonic())
+        job = Job(exchange, inputs, Promise(), exchange.entered_s or time.monotonic())
         rows = row_count(inputs)
         job.rows = exchange.rows = rows or 1
         job.key = merge_key(inputs) if self._batching and rows else None
