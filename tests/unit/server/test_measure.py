@@ -169,7 +169,10 @@ MEASURED = Measured(0.1, 0.0001, 0.0001, 0.0002, 32, same=True, golden=True)
         ({}, "", {"predict_1_s": 0.002, "releases_gil": False}, "workers"),
         ({}, "", {"predict_1_s": 0.002, "releases_gil": None}, "workers"),
         ({}, "", {"predict_1_s": 2.0, "releases_gil": True}, "thread"),
-        ({}, "", {"predict_1_s": 2.0, "releases_gil": True, "load_s": 3.1}, "workers"),
+        ({}, "", {"predict_1_s": 2.0, "releases_gil": True, "load_s": 0.6}, "workers"),
+        ({}, "", {"predict_1_s": 0.0001, "load_s": 2.9}, "inline"),
+        ({}, "", {"predict_1_s": 0.0001, "load_s": 3.1}, "workers"),
+        ({"mode": "thread"}, "", {"load_s": 3.1}, "thread"),
     ],
 )
 def test_the_mode(serve: dict[str, Any], forced: str, measured: dict[str, Any] | None, mode: str) -> None:
