@@ -72,7 +72,7 @@ def podman_service(backend: str = "netavark") -> Iterator[PodmanService]:
         settings = _settings(folder, backend)
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder), **settings}
         path, before = folder / "podman.sock", links()
-        words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ALONE, "sh", program]
+        words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _ALONE, "sh", program]
         words += ["system", "service", "--time", "0", f"unix://{path}"]
         stack.callback(_end, folder, before)
         process = stack.enter_context(_service(words, folder, environment))
