@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
 from intermodal.rooms.deploy.target import Traffic
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.docker import DockerTarget
+from intermodal.rooms.deploy.targets.machine import Machine
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 PATIENCE_S = 60.0
@@ -99,6 +101,19 @@ def ask(made: DockerTarget, value: float = 2.0) -> tuple[int, object]:
         return answer.status, json.loads(text)["outputs"][0]["data"] if answer.status == 200 else text
     finally:
         connection.close()
+
+
+def test_daemons_beside_each_other_have_networks_of_their_own(host: Host, store: Store, tmp_path: Path) -> None:
+    with docker() as other:
+        beside = replace(host, environment={**host.environment, **other.variables})
+        machines = [Machine("", tmp_path / name, store=store, host=one) for name, one in (("a", host), ("b", beside))]
+        pools = [ip_network(one.api.json("GET", "/info")["DefaultAddressPools"][0]["Base"]) for one in machines]
+        assert not pools[0].overlaps(pools[1])
+        for one, pool in zip(machines, pools, strict=True):
+            try:
+                assert ip_network(one.network()).subnet_of(pool)
+            finally:
+                one.remove_network()
 
 
 def test_two_revisions_share_the_traffic_and_one_goes(host: Host, store: Store) -> None:

@@ -7,7 +7,9 @@ cannot be had is a failure in CI (`CI=true`) and a listed omission elsewhere.
 
 from __future__ import annotations
 
+import fcntl
 import http.client
+import json
 import os
 import pwd
 import shutil
@@ -141,18 +143,38 @@ def _await(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
 
 
 @contextmanager
+def _addresses() -> Iterator[str]:
+    """A range for a daemon's networks that no other daemon of tests on this machine has.
+
+    Docker takes the first range without a route; two daemons that make a network at once took the same one, and the
+    gateway of one asked the replicas of the other.
+    """
+    with ExitStack() as stack:
+        for number in range(100, 200):
+            lock = stack.enter_context(Path(f"/run/intermodal-tests-10.{number}.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield f"10.{number}.0.0/16"
+            return
+    omit("a hundred Docker daemons of tests are running")
+
+
+@contextmanager
 def docker() -> Iterator[Running]:
     """A Docker daemon with everything of its own; the firewall of this machine is left alone."""
     if os.getuid() != 0:
         omit("only root can start a Docker daemon")
     program = need("dockerd")
     bridge_before = Path("/sys/class/net/docker0").exists()
-    with _folder() as folder:
+    with _addresses() as addresses, _folder() as folder:
         path = folder / "docker.sock"
         words = [program, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "-H", f"unix://{path}"]
         words += ["--pidfile", f"{folder}/pid", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
         words += ["--group", str(GROUP), "--config-file", f"{folder}/daemon.json", *_cgroup(folder.name)]
-        (folder / "daemon.json").write_text("{}")
+        pools = [{"base": addresses, "size": 24}]
+        (folder / "daemon.json").write_text(json.dumps({"default-address-pools": pools}))
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder)}
         services = ExitStack()
 
