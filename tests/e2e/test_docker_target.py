@@ -19,6 +19,7 @@ from support.engines import docker, need
 from support.served_image import body, predictor, served_image
 from support.ssh import ssh_server
 
+from intermodal.engine.api import ApiError
 from intermodal.errors import EngineError, PortTakenError
 from intermodal.events import SILENT
 from intermodal.host import Host, read
@@ -196,6 +197,25 @@ def test_dead_replica_and_dead_gateway_come_back_where_they_were(host: Host, sto
         networks = made._machine.inspect(found.id)["NetworkSettings"]["Networks"]
         assert networks[bodies.NETWORK]["IPAddress"] == address
         assert made.traffic() == Traffic(((1, 100),))
+
+
+def test_address_that_the_engine_does_not_give_is_not_asked_for_again(host: Host, store: Store) -> None:
+    one = revision(store, 1)
+    with target(host, store) as made:
+        made.prepare(one)
+        machine = made._machine
+        first = machine.free_address(set())
+        body = bodies.replica("stranger", one, 0, image=machine.image(one.image, SILENT), address=first)
+        stranger = machine.create("stranger", {**body, "Labels": {}})
+        try:
+            machine.start(stranger)
+            with pytest.raises(ApiError):
+                made.start(one)
+            bring_up(made, one)
+            (found,) = machine.containers(model=MODEL)
+            assert found.labels[bodies.ADDRESS] != first
+        finally:
+            machine.remove(stranger)
 
 
 def test_revision_that_cannot_start_tells_why(host: Host, store: Store) -> None:

@@ -24,9 +24,11 @@ from support.ssh import ssh_server
 
 from intermodal import pipeline, rollouts
 from intermodal.deployed import Deployment
+from intermodal.engine.api import ApiError
 from intermodal.engine.docker import DockerDriver
 from intermodal.engine.inside import judge, script
 from intermodal.errors import EngineError
+from intermodal.events import SILENT
 from intermodal.host import Host, read
 from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
 from intermodal.rooms.deploy.rollout import Phase
@@ -179,6 +181,32 @@ def test_another_machine_with_podman_alone_is_the_same_through_ssh(
             wait(lambda: target.down() is None and not target._machine.containers(), "nothing to be left")
             target.down()
         assert target._machine._subnet() == ""
+    nothing_stays(service)
+
+
+def test_address_that_podman_does_not_give_is_not_asked_for_for_ever(
+    service: PodmanService, host: Host, tmp_path: Path
+) -> None:
+    store = pipeline.open_store(host)
+    one = Revision(1, *[str(served_image(store, f"{MODEL}:1", predictor(), serve=QUICK).digest)] * 2, Settings())
+    target = DockerTarget("local", MODEL, Exposure(port=free_port()), store=store, host=host)
+    machine = target._machine
+    stranger = ""
+    try:
+        target.prepare(one)
+        first = machine.free_address(set())
+        body = bodies.replica("stranger", one, 0, image=machine.image(one.image, SILENT), address=first)
+        stranger = machine.create("stranger", {**body, "Labels": {}})
+        machine.start(stranger)
+        with pytest.raises(ApiError, match=first):
+            target.start(one)
+        target.start(one)
+        wait(lambda: target.tend() == "" and target.seen([1])[1].healthy, "a healthy replica")
+        assert [found.labels[bodies.ADDRESS] for found in machine.containers(model=MODEL)] != [first]
+    finally:
+        machine.remove(stranger)
+        wait(lambda: target.down() is None and not machine.containers(), "nothing to be left")
+        target.down()
     nothing_stays(service)
 
 
