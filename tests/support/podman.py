@@ -6,7 +6,8 @@ Rules, in order:
    their settings say, and nobody ever got those that a killed one had taken.
 2. One with networks at a time on a machine: podman names bridges and chooses subnets by looking at those that are
    there, and makes them later, so two of them would share one.
-3. Nothing of it stays: `left` names links and namespaces that were not there before. Bridges have no process that holds
+3. What a test leaves that was killed itself is ended by the next: nobody holds its folder any more.
+4. Nothing of it stays: `left` names links and namespaces that were not there before. Bridges have no process that holds
    them, so those that a killed podman forgot are deleted here.
 """
 
@@ -19,8 +20,9 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from pathlib import Path
 from support.engines import APT, PODMAN_HELPERS, Running, _await, _drop_link, _folder, _service, need, omit
 
 PATIENCE_S = 60.0
+_OWNER = "podman.owner"  # locked by whoever the folder belongs to
 _LOCK = Path("/run/intermodal-tests-podman.lock")
 _OURS = re.compile(r"(podman|veth)\d{1,5}")  # as netavark and the kernel number them; Docker's have hexadecimal names
 _held: list[int] = []
@@ -69,8 +72,10 @@ def podman_service(backend: str = "netavark") -> Iterator[PodmanService]:
     with ExitStack() as stack:
         stack.enter_context(_alone())
         folder = stack.enter_context(_folder())
-        settings = _settings(folder, backend)
-        environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder), **settings}
+        owner = stack.enter_context((folder / _OWNER).open("w"))
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        _configure(folder, backend)
+        environment = _environment(folder)
         path, before = folder / "podman.sock", links()
         words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _ALONE, "sh", program]
         words += ["system", "service", "--time", "0", f"unix://{path}"]
@@ -99,13 +104,49 @@ def _alone() -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _held.append(lock.fileno())
         try:
+            _sweep()
             yield
         finally:
             _held.pop()
 
 
-def _settings(folder: Path, backend: str) -> dict[str, str]:
-    """The variables that name podman's settings, which are written."""
+def _sweep() -> None:
+    """End what services still run whose test was killed."""
+    for mark in Path(tempfile.gettempdir()).glob(f"im-*/{_OWNER}"):
+        with suppress(BlockingIOError), mark.open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _end_orphan(mark.parent)
+
+
+def _end_orphan(folder: Path) -> None:
+    """End what belongs to a folder, and remove it."""
+    networks = [json.loads(file.read_text()) for file in folder.glob("networks/*.json")]
+    for process in _processes(folder)[:1]:
+        words = [need("podman"), "rm", "--all", "--force", "--time", "0"]
+        enter = ["nsenter", f"--mount=/proc/{process}/ns/mnt", *words]
+        subprocess.run(enter, env=_environment(folder), capture_output=True, check=False)
+    _end_monitors(folder)
+    for bridge in {one.get("network_interface") for one in networks} & links():
+        _until(lambda name=bridge: not links("master", name), f"{bridge} to be empty")
+        _drop_link(bridge)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _until(condition: Callable[[], object], what: str) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until_s, f"waited for {what}"
+        time.sleep(0.1)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The variables with which podman finds its settings."""
+    settings = {"CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
+    return {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder), **settings}
+
+
+def _configure(folder: Path, backend: str) -> None:
+    """Write podman's settings."""
     helpers = [place for place in PODMAN_HELPERS if Path(place, "netavark").exists()]
     if backend == "netavark" and not helpers:
         helpers = [str(_unpacked(folder / "packages", "netavark", "aardvark-dns") / "usr/lib/podman")]
@@ -119,7 +160,6 @@ def _settings(folder: Path, backend: str) -> dict[str, str]:
         f'tmp_dir = "{folder}/tmp"\nlock_type = "file"\n'
         f'[network]\nnetwork_backend = "{backend}"\nnetwork_config_dir = "{folder}/networks"\n'
     )
-    return {"CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
 
 
 def _unpacked(folder: Path, *packages: str) -> Path:
@@ -139,10 +179,7 @@ def _unpacked(folder: Path, *packages: str) -> Path:
 def _end(folder: Path, before: frozenset[str]) -> None:
     """See that nothing stays once the service has ended."""
     _end_monitors(folder)
-    until_s = time.monotonic() + PATIENCE_S
-    while stays := [name for name in links() - before if not name.startswith("podman")]:  # held by namespaces
-        assert time.monotonic() < until_s, f"links stay behind: {stays}"
-        time.sleep(0.1)
+    _until(lambda: all(name.startswith("podman") for name in links() - before), "links to go with their namespaces")
     for bridge in links() - before:
         if not links("master", bridge):
             _drop_link(bridge)
@@ -150,7 +187,16 @@ def _end(folder: Path, before: frozenset[str]) -> None:
 
 def _end_monitors(folder: Path) -> None:
     """End podman's watchers of commands in containers, which stay for five minutes after their container."""
+    for process in _processes(folder):
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _processes(folder: Path) -> list[int]:
+    """Those that name a folder: podman's service, its watchers, its name server."""
+    found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if f"{folder}/".encode() in (entry / "cmdline").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
+                found.append(int(entry.name))
+    return found
