@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def _pytest(arguments: list[str]) -> int:
     with subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT) as running:
+        signal.signal(signal.SIGTERM, lambda *_: running.terminate())
         while True:
             try:
                 return running.wait()

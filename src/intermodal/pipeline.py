@@ -94,7 +94,7 @@ def lock(
     from intermodal.rooms.lock.lockfile import lock_digest, read_lock, write_lock
 
     project = load(path, host=host, events=events, lock_file=lock_file)
-    card = _safe(_card(project, host, events))
+    card = safe_card(project, host, events)
     if check:
         found = read_lock(project.lock_path)
         if differences := drift(found, card, project, host=host):
@@ -179,7 +179,7 @@ def record(
 
     project = load(path, host=host, events=events, recording=True)
     # Old golden cases are evidence of where the model was trained; they must not stand in the way of new ones.
-    card = _safe(_card(replace(project, golden=None), host, events))
+    card = safe_card(replace(project, golden=None), host, events)
     replay = _locked_replay(path, host, events) if locked else None
     golden = record_cases(project, card, inputs, host=host, python=python, locked=locked, replay=replay, events=events)
     written = output or project.golden or project.root / (project.model.golden or "golden.json")
@@ -194,9 +194,14 @@ def run(
     from intermodal.engine import get_engine
     from intermodal.engine.run import serve
     from intermodal.rooms.check import find_report
+    from intermodal.rooms.check.keys import refuse_keyless_image, refuse_keyless_project
 
-    store = open_store(host)
+    store, keyless = open_store(host), not more.get("api_keys")
+    if keyless and Path(reference).exists():
+        refuse_keyless_project(load(Path(reference), host=host))
     digest = manifest_of(reference, store, host, events)
+    if keyless:
+        refuse_keyless_image(digest, store=store, host=host)
     runner = get_engine(engine, store, host)
     checked = find_report(digest, store=store, engine=runner)
     return serve(digest, engine=runner, port=port, events=events, mode=checked.mode if checked else "", **more)
@@ -332,7 +337,7 @@ def _build_cold(
     project = load(path, host=host, events=events, lock_file=lock_file).on(platforms)
     if tag is not None:
         project = retag(project, tag)
-    card = _safe(_card(project, host, events))
+    card = safe_card(project, host, events)
     watch.look(watched(project, card))
     done("inspect", f"{card.format}, {card.framework or 'plain Python'}")
     found, state = obtain(card, project, host=host, events=events)
@@ -365,9 +370,9 @@ def _card(project: Project, host: Host, events: Events) -> ModelCard:
     return inspect_model(project, host=host, events=events)
 
 
-def _safe(card: ModelCard) -> ModelCard:
-    """The card, unless opening the model would run code nobody agreed to."""
-    if card.safe:
+def safe_card(project: Project, host: Host, events: Events) -> ModelCard:
+    """The card of a project, unless opening its model would run code nobody agreed to."""
+    if (card := _card(project, host, events)).safe:
         return card
     serious = [f for f in card.findings if f.severity in ("high", "critical")]
     raise UnsafeModelError(
@@ -378,11 +383,6 @@ def _safe(card: ModelCard) -> ModelCard:
             'if you wrote that code yourself, name it: trust = ["module.Name"] under [model]',
         ),
     )
-
-
-def safe_card(project: Project, host: Host, events: Events) -> ModelCard:
-    """The card of a project whose model is safe to open."""
-    return _safe(_card(project, host, events))
 
 
 def retag(project: Project, tag: str) -> Project:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from support.engines import docker, need
 from support.served_image import body, predictor, served_image
 from support.ssh import ssh_server
 
+from intermodal.engine.api import ApiError
 from intermodal.errors import EngineError, PortTakenError
 from intermodal.events import SILENT
 from intermodal.host import Host, read
@@ -26,6 +28,7 @@ from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
 from intermodal.rooms.deploy.target import Traffic
 from intermodal.rooms.deploy.targets import bodies
 from intermodal.rooms.deploy.targets.docker import DockerTarget
+from intermodal.rooms.deploy.targets.machine import Machine
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 PATIENCE_S = 60.0
@@ -99,6 +102,19 @@ def ask(made: DockerTarget, value: float = 2.0) -> tuple[int, object]:
         return answer.status, json.loads(text)["outputs"][0]["data"] if answer.status == 200 else text
     finally:
         connection.close()
+
+
+def test_daemons_beside_each_other_have_networks_of_their_own(host: Host, store: Store, tmp_path: Path) -> None:
+    with docker() as other:
+        beside = replace(host, environment={**host.environment, **other.variables})
+        machines = [Machine("", tmp_path / name, store=store, host=one) for name, one in (("a", host), ("b", beside))]
+        pools = [ip_network(one.api.json("GET", "/info")["DefaultAddressPools"][0]["Base"]) for one in machines]
+        assert not pools[0].overlaps(pools[1])
+        for one, pool in zip(machines, pools, strict=True):
+            try:
+                assert ip_network(one.network()).subnet_of(pool)
+            finally:
+                one.remove_network()
 
 
 def test_two_revisions_share_the_traffic_and_one_goes(host: Host, store: Store) -> None:
@@ -181,6 +197,25 @@ def test_dead_replica_and_dead_gateway_come_back_where_they_were(host: Host, sto
         networks = made._machine.inspect(found.id)["NetworkSettings"]["Networks"]
         assert networks[bodies.NETWORK]["IPAddress"] == address
         assert made.traffic() == Traffic(((1, 100),))
+
+
+def test_address_that_the_engine_does_not_give_is_not_asked_for_again(host: Host, store: Store) -> None:
+    one = revision(store, 1)
+    with target(host, store) as made:
+        made.prepare(one)
+        machine = made._machine
+        first = machine.free_address(set())
+        body = bodies.replica("stranger", one, 0, image=machine.image(one.image, SILENT), address=first)
+        stranger = machine.create("stranger", {**body, "Labels": {}})
+        try:
+            machine.start(stranger)
+            with pytest.raises(ApiError):
+                made.start(one)
+            bring_up(made, one)
+            (found,) = machine.containers(model=MODEL)
+            assert found.labels[bodies.ADDRESS] != first
+        finally:
+            machine.remove(stranger)
 
 
 def test_revision_that_cannot_start_tells_why(host: Host, store: Store) -> None:

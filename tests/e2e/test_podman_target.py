@@ -8,23 +8,27 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from support.cli import SHARED_CACHE
-from support.engines import need, podman_service
+from support.engines import need
 from support.gateways import free_port
 from support.load import Load
+from support.podman import PodmanService, links, podman_service
 from support.served_image import body, golden, predictor, served_image
 from support.ssh import ssh_server
 
 from intermodal import pipeline, rollouts
 from intermodal.deployed import Deployment
+from intermodal.engine.api import ApiError
 from intermodal.engine.docker import DockerDriver
 from intermodal.engine.inside import judge, script
 from intermodal.errors import EngineError
+from intermodal.events import SILENT
 from intermodal.host import Host, read
 from intermodal.rooms.deploy.revision import Exposure, Revision, Settings
 from intermodal.rooms.deploy.rollout import Phase
@@ -34,7 +38,7 @@ from intermodal.rooms.deploy.targets.docker import DockerTarget
 from intermodal.rooms.deploy.targets.machine import Machine
 from intermodal_server.contract import USER_ID, ServeSettings
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("podman's service")]
 PATIENCE_S = 60.0
 MODEL = "parity"
 RATE = 10.0
@@ -47,14 +51,14 @@ def host_with(variables: dict[str, str], folder: Path) -> Host:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[dict[str, str]]:
+def service() -> Iterator[PodmanService]:
     with podman_service() as running:
-        yield dict(running.variables)
+        yield running
 
 
 @pytest.fixture
-def host(service: dict[str, str], tmp_path: Path) -> Host:
-    return host_with(service, tmp_path)
+def host(service: PodmanService, tmp_path: Path) -> Host:
+    return host_with(dict(service.variables), tmp_path)
 
 
 def wait(condition: Callable[[], object], what: str) -> None:
@@ -100,7 +104,7 @@ def ask(target: DockerTarget, value: float) -> object:
 
 
 def test_rollout_and_crash_lose_nobody_and_nothing_stays(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: PodmanService, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
     monkeypatch.chdir(project(tmp_path, port))
@@ -120,6 +124,7 @@ def test_rollout_and_crash_lose_nobody_and_nothing_stays(
             wait(lambda: machine.inspect(one.id)["RestartCount"] > 0, "podman to start the replica again")
             wait(lambda: target.tend() == "" and target.seen([2])[2].healthy == 2, "both replicas to be healthy")
             assert len(machine.containers(model=MODEL)) == 2, "the first revision is gone"
+            assert len(service.left()) == 5, "a bridge, two links, two namespaces"
             networks = machine.inspect(one.id)["NetworkSettings"]["Networks"]
             assert networks[bodies.NETWORK]["IPAddress"] == one.labels[bodies.ADDRESS]
         assert load.lost == [], load.lost[:5]
@@ -133,9 +138,12 @@ def test_rollout_and_crash_lose_nobody_and_nothing_stays(
     volumes = machine.api.json("GET", "/volumes")["Volumes"] or []
     assert [one["Name"] for one in volumes] == []
     assert not (target._gateway._folder / "daemon").exists()
+    nothing_stays(service)
 
 
-def test_another_machine_with_podman_alone_is_the_same_through_ssh(host: Host, tmp_path: Path) -> None:
+def test_another_machine_with_podman_alone_is_the_same_through_ssh(
+    service: PodmanService, host: Host, tmp_path: Path
+) -> None:
     need("ssh")
     there = tmp_path / "bin"  # no docker program is found over there
     there.mkdir()
@@ -173,6 +181,40 @@ def test_another_machine_with_podman_alone_is_the_same_through_ssh(host: Host, t
             wait(lambda: target.down() is None and not target._machine.containers(), "nothing to be left")
             target.down()
         assert target._machine._subnet() == ""
+    nothing_stays(service)
+
+
+def test_address_that_podman_does_not_give_is_not_asked_for_for_ever(
+    service: PodmanService, host: Host, tmp_path: Path
+) -> None:
+    store = pipeline.open_store(host)
+    one = Revision(1, *[str(served_image(store, f"{MODEL}:1", predictor(), serve=QUICK).digest)] * 2, Settings())
+    target = DockerTarget("local", MODEL, Exposure(port=free_port()), store=store, host=host)
+    machine = target._machine
+    stranger = ""
+    try:
+        target.prepare(one)
+        first = machine.free_address(set())
+        body = bodies.replica("stranger", one, 0, image=machine.image(one.image, SILENT), address=first)
+        stranger = machine.create("stranger", {**body, "Labels": {}})
+        machine.start(stranger)
+        with pytest.raises(ApiError, match=first):
+            target.start(one)
+        target.start(one)
+        wait(lambda: target.tend() == "" and target.seen([1])[1].healthy, "a healthy replica")
+        assert [found.labels[bodies.ADDRESS] for found in machine.containers(model=MODEL)] != [first]
+    finally:
+        machine.remove(stranger)
+        wait(lambda: target.down() is None and not machine.containers(), "nothing to be left")
+        target.down()
+    nothing_stays(service)
+
+
+def nothing_stays(service: PodmanService) -> None:
+    """Podman takes links and namespaces down when a container has ended, which its engine may tell before."""
+    with suppress(AssertionError):
+        wait(lambda: not service.left(), "links and namespaces to go")
+    assert service.left() == []
 
 
 def confined(inspected: dict[str, Any]) -> None:
@@ -203,3 +245,14 @@ def test_old_network_back_end_is_refused_and_told_what_to_install(tmp_path: Path
             target.prepare(Revision(1, image, image, Settings()))
         assert "'cni'" in str(caught.value) and "netavark aardvark-dns" in str(caught.value)
         assert target._machine.containers() == [] and target._machine._subnet() == ""
+
+
+def test_what_a_killed_podman_forgets_is_seen_and_goes_with_it() -> None:
+    with podman_service("cni") as running:
+        assert running.left() == []
+        running.inside("ip", "netns", "add", "forgotten", check=True)
+        for words in ("veth54321 type veth peer name eth0 netns forgotten", "podman54321 type bridge"):
+            running.inside("ip", "link", "add", *words.split(), check=True)
+        assert running.left() == ["link podman54321", "link veth54321", "namespace forgotten"]
+        assert not Path("/run/netns/forgotten").exists()
+    assert not {"podman54321", "veth54321"} & links()

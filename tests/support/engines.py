@@ -7,6 +7,7 @@ cannot be had is a failure in CI (`CI=true`) and a listed omission elsewhere.
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -142,18 +143,38 @@ def _await(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
 
 
 @contextmanager
+def _addresses() -> Iterator[str]:
+    """A range for a daemon's networks that no other daemon of tests on this machine has.
+
+    Docker takes the first range without a route; two daemons that make a network at once took the same one, and the
+    gateway of one asked the replicas of the other.
+    """
+    with ExitStack() as stack:
+        for number in range(100, 200):
+            lock = stack.enter_context(Path(f"/run/intermodal-tests-10.{number}.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield f"10.{number}.0.0/16"
+            return
+    omit("a hundred Docker daemons of tests are running")
+
+
+@contextmanager
 def docker() -> Iterator[Running]:
     """A Docker daemon with everything of its own; the firewall of this machine is left alone."""
     if os.getuid() != 0:
         omit("only root can start a Docker daemon")
     program = need("dockerd")
     bridge_before = Path("/sys/class/net/docker0").exists()
-    with _folder() as folder:
+    with _addresses() as addresses, _folder() as folder:
         path = folder / "docker.sock"
         words = [program, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "-H", f"unix://{path}"]
         words += ["--pidfile", f"{folder}/pid", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
         words += ["--group", str(GROUP), "--config-file", f"{folder}/daemon.json", *_cgroup(folder.name)]
-        (folder / "daemon.json").write_text("{}")
+        pools = [{"base": addresses, "size": 24}]
+        (folder / "daemon.json").write_text(json.dumps({"default-address-pools": pools}))
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder)}
         services = ExitStack()
 
@@ -225,62 +246,6 @@ def podman() -> Iterator[Running]:
                 subprocess.run([program, *words], env=environment, capture_output=True, check=False)
             if not bridge_before:
                 _drop_link("cni-podman0")
-
-
-@contextmanager
-def podman_service(backend: str = "netavark") -> Iterator[Running]:
-    """Podman's service, which speaks Docker's API, with storage, networks and settings of its own."""
-    if os.getuid() != 0:
-        omit("only root can start podman's service with networks of its own")
-    program = need("podman")
-    with _folder() as folder:
-        helpers = [place for place in PODMAN_HELPERS if Path(place, "netavark").exists()]
-        if backend == "netavark" and not helpers:
-            helpers = [str(_unpacked(folder / "packages", "netavark", "aardvark-dns") / "usr/lib/podman")]
-        (folder / "networks").mkdir()
-        (folder / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
-        )
-        runtime = 'runtime = "runc"\n' if shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin") else ""
-        (folder / "containers.conf").write_text(
-            f"[engine]\n{runtime}helper_binaries_dir = {json.dumps([*helpers, *PODMAN_HELPERS])}\n"
-            f'tmp_dir = "{folder}/tmp"\n'
-            f'[network]\nnetwork_backend = "{backend}"\nnetwork_config_dir = "{folder}/networks"\n'
-        )
-        settings = {"CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
-        environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder), **settings}
-        path = folder / "podman.sock"
-        words = [program, "system", "service", "--time", "0", f"unix://{path}"]
-        try:
-            with _service(words, folder, environment) as process:
-                _await(process, path, folder / "log")
-                yield Running(folder, {"DOCKER_HOST": f"unix://{path}"})
-        finally:
-            for last in (["rm", "--all", "--force", "--time", "0"], ["volume", "prune", "--force"]):
-                subprocess.run([program, *last], env=environment, capture_output=True, check=False)
-            _end_monitors(folder)
-
-
-def _unpacked(folder: Path, *packages: str) -> Path:
-    """Debian packages in a folder of their own: installed they would change what podman does for everybody here."""
-    folder.mkdir()
-    words = [*APT, "download", *packages]
-    if subprocess.run(words, cwd=folder, capture_output=True, check=False).returncode:
-        subprocess.run([*APT, "update"], capture_output=True, check=False)
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            omit(f"{', '.join(packages)} cannot be had: {done.stderr.strip().splitlines()[-1:]}")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True)
-    return folder
-
-
-def _end_monitors(folder: Path) -> None:
-    """End podman's watchers of commands in containers, which stay for five minutes after their container."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"{folder}/".encode() in (entry / "cmdline").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 @dataclass(frozen=True)

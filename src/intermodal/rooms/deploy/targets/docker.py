@@ -8,7 +8,9 @@ Rules, in order:
 2. Replicas keep their address when they are started again, so the gateway's files stay true through a reboot.
 3. A replica that was asked to end is not started again; it is removed once it has ended, and killed when it takes too
    long.
-4. Another machine is the same through ssh: files and questions go through a helper in the gateway's container.
+4. An address that the engine does not give, because a container that nobody knows any more has it, is not asked for
+   again by this process; the replica is made anew with another.
+5. Another machine is the same through ssh: files and questions go through a helper in the gateway's container.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from intermodal.engine.api import ApiError
 from intermodal.engine.image import read_image
 from intermodal.errors import EngineError
 from intermodal.events import SILENT, Events
@@ -40,6 +43,7 @@ from intermodal.rooms.deploy.targets.reach import Through
 from intermodal_server.contract import HTTP_PORT
 
 _GRACE_S = 45.0
+_TAKEN = ("already allocated to container", "Address already in use")  # as podman and Docker say it
 
 
 class DockerTarget:
@@ -66,6 +70,7 @@ class DockerTarget:
         self._machine = Machine("" if name == "local" else name, folder, store=store, host=host)
         self._gateway = MachineGateway(self._machine, folder, store=store, host=host)
         self._ending: dict[str, float] = {}  # containers asked to end, and when
+        self._refused: set[str] = set()  # addresses
 
     @property
     def platform(self) -> str:
@@ -136,10 +141,19 @@ class DockerTarget:
         try:
             for one in containers:
                 if one.state == "created" and one.id not in self._ending:
-                    self._machine.start(one.id)
+                    self._run(one)
         except (EngineError, OSError) as error:
             return str(error)
         return ""
+
+    def _run(self, one: Found) -> None:
+        try:
+            self._machine.start(one.id)
+        except ApiError as error:
+            if any(words in str(error) for words in _TAKEN):
+                self._refused.add(one.labels[bodies.ADDRESS])
+                self._machine.remove(one.id)
+            raise
 
     def _asked_to_end(self, one: Found) -> bool:
         if self._machine.is_podman:
@@ -176,7 +190,7 @@ class DockerTarget:
         machine = self._machine
         with self._gateway.lock():
             containers = machine.containers()
-            taken = {one.labels.get(bodies.ADDRESS, "") for one in containers}
+            taken = {one.labels.get(bodies.ADDRESS, "") for one in containers} | self._refused
             there = {one.labels.get(bodies.REPLICA): one for one in containers if self._is(one, revision)}
             for index in range(revision.settings.replicas):
                 known = there.get(str(index))
@@ -186,7 +200,7 @@ class DockerTarget:
                     address = machine.free_address(taken)
                     taken.add(address)
                     known = self._create(revision, index, address)
-                machine.start(known.id)
+                self._run(known)
 
     def _is(self, one: Found, revision: Revision) -> bool:
         """Whether a container is a replica of this very revision; one of an earlier life goes."""
