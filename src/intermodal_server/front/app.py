@@ -46,7 +46,7 @@ class App:
         self._routes.update(vertex.routes(service, self._routes))
 
     async def answer(self, exchange: Exchange) -> Answer:
-        """Answer one request.
+        """Answer one request; its id is for whoever sends the answer.
 
         Raises:
             Disconnected: the client has gone.
@@ -66,10 +66,9 @@ class App:
         self.observe(exchange, status)
         if len(body) >= MIN_BYTES and exchange.headers.get(b"accept-encoding") in WINDOW_BITS:
             headers, body = await _compressed(exchange, headers, body)
-        head = [*headers, (b"x-request-id", exchange.request_id.encode("ascii"))]
         if exchange.trace is not None:
-            head.append((b"traceresponse", exchange.trace.response))
-        return status, head, body
+            headers = [*headers, (b"traceresponse", exchange.trace.response)]
+        return status, headers, body
 
     def admit(self, exchange: Exchange) -> None:
         """Let every guard look, of whatever protocol the exchange is.

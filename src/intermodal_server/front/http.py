@@ -12,7 +12,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Callable, Protocol
@@ -27,6 +27,7 @@ WATCH_S = 1.0
 ACCEPT_AT_ONCE = 64
 ACCEPT_AGAIN_S = 0.5
 OTHER_DESCRIPTORS = 128  # listeners, workers, files: what is not a client's connection
+MAX_STARTS = 64
 MAX_HELD_BYTES = 512 << 20  # of large bodies that are not whole, on all connections
 
 
@@ -68,7 +69,7 @@ class HttpServer:
         self._give: Give | None = None
         self._coming: set[asyncio.Task[None]] = set()
         self._second = 0
-        self._lines: dict[int, bytes] = {}
+        self._starts: dict[Hashable, str] = {}  # of answers of this second
 
     # --- life ---------------------------------------------------------------------------------------------------------
     @property
@@ -209,8 +210,8 @@ class HttpServer:
         self.closing = True
 
     # --- answers ------------------------------------------------------------------------------------------------------
-    def head(self, status: int, headers: Headers, size: int, keep_alive: bool) -> bytes:
-        """Everything before the body.
+    def head(self, status: int, headers: Headers, size: int, keep_alive: bool, request_id: str = "") -> bytes:
+        """Everything before the body; answers of one second mostly begin alike.
 
         Raises:
             ValueError: a header would become two; a mistake of ours.
@@ -218,22 +219,25 @@ class HttpServer:
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._lines.clear()
-        line = self._lines.get(status)
-        if line is None:
-            date = formatdate(second, usegmt=True)
-            line = f"HTTP/1.1 {status} {_phrase(status)}\r\ndate: {date}".encode("ascii")
-            self._lines[status] = line
-        fields = [line]
-        for name, value in headers:
-            fields.append(name + b": " + value)
-        fields.append(b"content-length: %d\r\n\r\n" % size)
+            self._starts.clear()
+        key = (status, keep_alive, *headers)
+        start = self._starts.get(key)
+        if start is None:
+            start = self._start(status, headers, keep_alive)
+            if len(self._starts) < MAX_STARTS:
+                self._starts[key] = start
+        if request_id:
+            return f"{start}x-request-id: {request_id}\r\ncontent-length: {size}\r\n\r\n".encode("latin-1")
+        return f"{start}content-length: {size}\r\n\r\n".encode("latin-1")
+
+    def _start(self, status: int, headers: Headers, keep_alive: bool) -> str:
+        lines = [f"HTTP/1.1 {status} {_phrase(status)}", f"date: {formatdate(self._second, usegmt=True)}"]
         if not keep_alive and CLOSE not in headers:
-            fields.insert(1, b"connection: close")
-        head = b"\r\n".join(fields)
-        if head.count(b"\n") != len(fields) + 2:
+            lines.append("connection: close")
+        lines += [f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in headers]
+        if any("\n" in line or "\r" in line for line in lines):
             raise ValueError("a header with a line break")
-        return head
+        return "".join([f"{line}\r\n" for line in lines])
 
 
 def _phrase(status: int) -> str:

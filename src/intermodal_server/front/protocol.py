@@ -170,19 +170,19 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(request.head, request.receive)
         try:
             status, headers, body = await self._server.app.answer(exchange)
-            self._write(request, status, headers, body)
+            self._write(request, status, headers, body, exchange.request_id)
         except Disconnected:
             self.transport.abort()
         except Exception:  # not even an error could be told; the loop's handler logs it
             self.transport.abort()
             raise
 
-    def _write(self, request: Incoming, status: int, headers: Headers, body: bytes) -> None:
+    def _write(self, request: Incoming, status: int, headers: Headers, body: bytes, request_id: str) -> None:
         if self.transport.is_closing():
             return
         if CLOSE in headers or self._server.closing or not (request.whole or request.skippable()):
             request.keep_alive = False
-        head = self._server.head(status, headers, len(body), request.keep_alive)
+        head = self._server.head(status, headers, len(body), request.keep_alive, request_id)
         if len(body) <= limits.MAX_HEADER_BYTES:
             self.transport.write(head + body if request.head.method != "HEAD" else head)
         else:

@@ -107,7 +107,7 @@ class Service:
             retry = ((b"retry-after", b"%d" % self.health.retry_s),)
             raise Refusal(503, f"not ready: {self.health.reason}", headers=(*retry, NOT_READY), close=True)
 
-    async def run(self, exchange: Exchange, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, exchange: Exchange, tensors: Sequence[Tensor]) -> Awaitable[list[Tensor]]:
         """The model's outputs for a request's tensors.
 
         Raises:
@@ -115,9 +115,13 @@ class Service:
         """
         exchange.inputs = inputs = self._match(tensors)
         exchange.entered_s = time.monotonic()
-        exchange.outputs = outputs = await self.executor.infer(exchange, inputs)
-        if not self.outputs:
-            self.outputs = tuple(_spec(output) for output in outputs)
+        answer = self.executor.infer(exchange, inputs)
+        return answer if self.outputs else self._learn(answer)
+
+    async def _learn(self, answer: Awaitable[list[Tensor]]) -> list[Tensor]:
+        """The answer, and from it what the outputs are."""
+        outputs = await answer
+        self.outputs = tuple(_spec(output) for output in outputs)
         return outputs
 
 

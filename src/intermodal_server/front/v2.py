@@ -266,7 +266,7 @@ def _any_document(body: Body, length: int) -> tuple[RequestDocument, list[Tensor
 
 def _float_tensor(document: FloatInputDocument) -> Tensor:
     shape, data, name = tuple(document.shape), document.data, document.name
-    if len(shape) > MAX_RANK or len(data) != math.prod(shape) or min(shape, default=0) < 0:
+    if len(data) != math.prod(shape) or len(shape) > MAX_RANK or (shape and min(shape) < 0):
         _check_shape(document)
         flatten(data, shape, name)  # one of the two says what is wrong
     return Tensor(name, document.datatype, shape, encode_floats(data, document.datatype, name))

@@ -311,6 +311,7 @@ class Batcher:
                 exchange.batch_rows = rows
                 exchange.queue_s = job.started_s - job.arrived_s
                 exchange.compute_s = predict_s
+                exchange.outputs = answer
                 job.answer.set_result(answer)
 
     # --- failures -----------------------------------------------------------------------------------------------------
