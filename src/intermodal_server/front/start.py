@@ -27,7 +27,7 @@ async def replay_case(service: Service, case: dict[str, Any]) -> list[Difference
     name, request = str(case.get("name", "")), dict(case["request"])
     request.pop("id", None)
     try:
-        _, body = await infer(service, Exchange.own("golden"), json.dumps(request, allow_nan=False).encode())
+        _, _, body = await infer(service, Exchange.own("golden"), json.dumps(request, allow_nan=False).encode())
         actual = json.loads(body)
     except Refusal as refusal:
         actual = {"error": refusal.message}

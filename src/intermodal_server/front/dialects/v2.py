@@ -6,6 +6,7 @@ Spec: Open Inference Protocol, "HTTP/REST"; Triton, "Model Configuration Extensi
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from intermodal_server import __version__
@@ -14,7 +15,7 @@ from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.limits import Body
 from intermodal_server.front.names import SMALL_BYTES, check_names
 from intermodal_server.front.service import Answer, Routes, Service, json_answer
-from intermodal_server.front.v2 import Headers, format_response, json_length, parse_request, select_outputs
+from intermodal_server.front.v2 import format_response, json_length, parse_request, select_outputs
 
 
 class V2:
@@ -89,28 +90,26 @@ class V2:
         }
         return json_answer(200, [entry])
 
-    async def _infer(self, exchange: Exchange) -> Answer:
+    def _infer(self, exchange: Exchange) -> Awaitable[Answer]:
         exchange.protocol = "v2"
-        body = await self._service.body(exchange)
-        headers, answer = await infer(
-            self._service, exchange, body, exchange.headers.get(b"inference-header-content-length")
-        )
-        return 200, headers, answer
+        return infer(self._service, exchange)
 
 
-async def infer(
-    service: Service, exchange: Exchange, body: Body, header_length: str | None = None
-) -> tuple[Headers, bytes]:
-    """Headers and body of the answer to one V2 body.
+async def infer(service: Service, exchange: Exchange, body: Body | None = None) -> Answer:
+    """The answer to one V2 body; to the request's own, with what its head says of it, when none is given.
 
     Raises:
         Refusal: with the status and text that the client gets.
     """
+    header_length = None
+    if body is None:
+        body, header_length = await service.body(exchange), exchange.headers.get(b"inference-header-content-length")
     if len(body) > SMALL_BYTES:
         await check_names(body, json_length(header_length, body))
     request = parse_request(body, header_length, floats=service.floats)
     outputs = await service.run(exchange, request.inputs)
-    return format_response(service.settings, request.id, select_outputs(request, outputs))
+    headers, answer = format_response(service.settings, request.id, select_outputs(request, outputs))
+    return 200, headers, answer
 
 
 def routes(service: Service) -> Routes:
