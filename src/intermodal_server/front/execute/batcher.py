@@ -167,10 +167,7 @@ class Batcher:
         Raises:
             Refusal: 400, 429, 500, 503 or 504, worded for the client.
         """
-        if len(inputs) == 1:
-            size = len(inputs[0].data)
-        else:
-            size = sum([len(tensor.data) for tensor in inputs])
+        size = len(inputs[0].data) if len(inputs) == 1 else sum([len(tensor.data) for tensor in inputs])
         policy = self._policy
         if len(policy) >= MAX_QUEUED or policy.queued_bytes + size > MAX_QUEUED_BYTES:
             raise Refusal(429, "too many requests are waiting", headers=RETRY)

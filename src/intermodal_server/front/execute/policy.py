@@ -62,14 +62,16 @@ class _Window:
     expected: int
 
 
-@dataclass(frozen=True)
 class Batch(Generic[R]):
     """Requests that go to one copy of the model now; `late` ones must be refused instead."""
 
-    copy: int
-    requests: list[R]
-    rows: int
-    late: list[R]
+    __slots__ = ("copy", "late", "requests", "rows")
+
+    def __init__(self, copy: int, requests: list[R], rows: int, late: list[R]) -> None:
+        self.copy = copy
+        self.requests = requests
+        self.rows = rows
+        self.late = late
 
 
 class Policy(Generic[R]):

@@ -52,6 +52,8 @@ def ordered(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
     Raises:
         TensorError: an input is missing or unknown.
     """
+    if len(tensors) == 1 and len(names) == 1 and tensors[0].name == names[0]:
+        return list(tensors)
     by_name = {tensor.name: tensor for tensor in tensors}
     missing = [name for name in names if name not in by_name]
     if missing:

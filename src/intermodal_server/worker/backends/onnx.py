@@ -46,7 +46,7 @@ class OnnxBackend:
     def predict(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """All outputs of the graph, in its order."""
         feed = {tensor.name: to_numpy(tensor) for tensor in ordered(tensors, self._inputs)}
-        answers = self._session.run(None, feed)
+        answers = self._session.run(self._outputs, feed)
         return [self._output(name, value) for name, value in zip(self._outputs, answers)]
 
     @staticmethod
