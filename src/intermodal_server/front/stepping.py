@@ -24,8 +24,6 @@ class Stepper:
 
     __slots__ = ("_coroutine", "_loop", "_promise", "_send", "_task")
 
-    now: Optional[Stepper] = None  # whose coroutine runs at this moment, if it is no task
-
     def __init__(self, coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
         """Nothing runs before the first `step`."""
         self._coroutine = coroutine
@@ -36,7 +34,7 @@ class Stepper:
 
     def step(self, error: Optional[BaseException] = None) -> None:
         """Run on, up to the next wait."""
-        before, Stepper.now = Stepper.now, self
+        before, _now[0] = _now[0], self
         try:
             waits = self._send(None) if error is None else self._coroutine.throw(error)
         except StopIteration:
@@ -48,7 +46,7 @@ class Stepper:
             self._loop.call_exception_handler(what)
             return
         finally:
-            Stepper.now = before
+            _now[0] = before
         if type(waits) is Promise:
             self._promise = waits
         else:
@@ -61,6 +59,10 @@ class Stepper:
             self._task.cancel()
         elif promise is not None and promise.forget(self):
             self.step(asyncio.CancelledError())
+
+
+# whose coroutine runs at this moment, if it is no task; an attribute of the class would cost its methods their caches
+_now: list[Optional[Stepper]] = [None]
 
 
 @types.coroutine
@@ -122,7 +124,7 @@ class Promise(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
-            stepper = Stepper.now
+            stepper = _now[0]
             if stepper is not None:
                 self._stepper = stepper
                 yield self
