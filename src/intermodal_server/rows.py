@@ -34,8 +34,8 @@ def row_count(inputs: Sequence[Tensor]) -> Optional[int]:
 def merge_key(inputs: Sequence[Tensor]) -> Hashable:
     """Requests with equal keys, and a `row_count` each, may go together."""
     if len(inputs) == 1:
-        tensor = inputs[0]
-        return tensor.name, tensor.datatype, tensor.shape[1:]
+        name, datatype, shape, _ = inputs[0]
+        return name, datatype, shape[1:]
     return tuple([(tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in inputs])
 
 

@@ -198,12 +198,13 @@ def decode(data: Buffer, datatype: str, name: str) -> list[Any]:
         return list(map(bool, data))
     if datatype == "FP16":
         return list(struct.unpack(f"<{len(data) // 2}e", data))
+    if sys.byteorder == "little":
+        numbers: list[Any] = memoryview(data).cast(_CODES[datatype]).tolist()  # type: ignore[call-overload]
+        return numbers
     values = array.array(_CODES[datatype])
     values.frombytes(data)
-    if sys.byteorder == "big":
-        values.byteswap()
-    numbers: list[Any] = values.tolist()
-    return numbers
+    values.byteswap()
+    return values.tolist()
 
 
 def check_binary(tensor: Tensor) -> None:
@@ -233,13 +234,14 @@ def json_values(tensor: Tensor) -> list[Any]:
     Raises:
         TensorError: BYTES that are not UTF-8, which JSON cannot hold.
     """
-    values = decode(tensor.data, tensor.datatype, tensor.name)
-    if tensor.datatype != "BYTES":
+    name, datatype, _, data = tensor
+    values = decode(data, datatype, name)
+    if datatype != "BYTES":
         return values
     try:
         return [None if value is None else value.decode() for value in values]
     except UnicodeDecodeError:
-        raise TensorError(f"{tensor.name!r} is not text; ask for it with binary_data") from None
+        raise TensorError(f"{name!r} is not text; ask for it with binary_data") from None
 
 
 def without_nulls(tensor: Tensor) -> Buffer:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from intermodal_server.front.http import HttpServer
 
 AGAIN_S = 0.05
+JOINED_BYTES = 64 << 10  # a larger body is not copied behind its head
 LINGER_S = 2.0  # for a client that still sends to read why nobody listens
 CLOSE = (b"connection", b"close")
 RETRY = ((b"retry-after", b"1"),)
@@ -178,15 +179,18 @@ class Connection(asyncio.Protocol):
             raise
 
     def _write(self, request: Incoming, status: int, headers: Headers, body: bytes, request_id: str) -> None:
-        if self.transport.is_closing():
+        transport, server = self.transport, self._server
+        if transport.is_closing():
             return
-        if CLOSE in headers or self._server.closing or not (request.whole or request.skippable()):
+        if server.closing or not (request.whole or request.skippable()) or CLOSE in headers:
             request.keep_alive = False
-        head = self._server.head(status, headers, len(body), request.keep_alive, request_id)
-        if len(body) <= limits.MAX_HEADER_BYTES:
-            self.transport.write(head + body if request.head.method != "HEAD" else head)
+        head = server.head(status, headers, len(body), request.keep_alive, request_id)
+        if request.head.method == "HEAD":
+            transport.write(head)
+        elif len(body) <= JOINED_BYTES:
+            transport.write(head + body)
         else:
-            self.transport.writelines([head, body] if request.head.method != "HEAD" else [head])
+            transport.writelines([head, body])
         request.answered = True
         request.body = b""
         self._let_go()

@@ -67,10 +67,9 @@ def matcher(settings: ModelSettings) -> Callable[[Sequence[Tensor]], list[Tensor
 
     def quick(tensors: Sequence[Tensor]) -> list[Tensor]:
         if len(tensors) == 1:
-            tensor = tensors[0]
-            shape = tensor.shape
-            if tensor.datatype == datatype and tensor.name == name and shape[1:] == row and shape and shape[0]:
-                return [tensor]
+            given, kind, shape, _ = tensors[0]
+            if kind == datatype and given == name and shape[1:] == row and shape and shape[0]:
+                return list(tensors)
         return match(tensors, settings)  # says what is wrong, if anything is
 
     return quick

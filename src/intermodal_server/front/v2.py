@@ -311,7 +311,8 @@ def format_response(
     documents: list[dict[str, Any]] = []
     parts: list[Any] = []
     for tensor, binary in selected:
-        document: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        name, datatype, shape, _ = tensor
+        document: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if binary:
             part = without_nulls(tensor)
             parts.append(part)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import orjson
 
 from intermodal_server import __version__
-from intermodal_server.front.app import Observer
+from intermodal_server.front.app import Guard, Observer
 from intermodal_server.front.exchange import Exchange
 from intermodal_server.front.observe.access import AccessLog
 from intermodal_server.front.observe.exposition import OPENMETRICS_TYPE, TEXT_TYPE, Family, Sample, render
@@ -70,11 +70,15 @@ class Instruments:
             await self.before_page(path)
 
     # --- what the application calls -----------------------------------------------------------------------------------
-    def began(self, exchange: Exchange) -> None:
-        """A request has come; never refuses. Must be the first guard, so that none goes uncounted."""
+    @property
+    def began(self) -> Guard:
+        """Told that a request has come; never refuses. Must be the first guard, so that none goes uncounted."""
+        return self._metrics.began if self._tracer is None else self._began
+
+    def _began(self, exchange: Exchange) -> None:
         self._metrics.began(exchange)
-        if self._tracer is not None:
-            self._tracer.began(exchange)
+        assert self._tracer is not None
+        self._tracer.began(exchange)
 
     def observers(self) -> list[Observer]:
         """Who wants to know how requests ended."""

@@ -132,10 +132,10 @@ class Sketches:
             return
         pending, traffic, size = self._pending, exchange.traffic, 0
         for tensor in outputs:
-            data = tensor.data
+            name, datatype, shape, data = tensor
             if type(data) is not bytes or len(data) > MAX_PENDING_BYTES:
                 data = _head(tensor)
-            key = (traffic, tensor.name, tensor.datatype, tensor.shape)
+            key = (traffic, name, datatype, shape)
             size += len(data)
             try:
                 pending[key].append(data)
