@@ -2,7 +2,7 @@
 
 Takes a fitted model, gives the forests in it another way to the same numbers. A forest hands each of its trees to
 joblib as a job of its own, with scikit-learn's settings and the filters of warnings set anew for each: of a forest of
-100 trees that is nine tenths of the time for one row (figures: docs/benchmarks.md).
+100 trees that is nine tenths of the time for one row (figures: docs/decisions/0014-forests-tree-by-tree.md).
 
 Rules, in order:
 1. Only the four forests whose answer is the mean of their trees, for one target, and no class derived from them.
